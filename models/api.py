@@ -73,7 +73,7 @@ class Schedule(Struct, frozen=True, kw_only=True):
             )
 
     @property
-    def last_step(self) -> int | None:
+    def last_nonzero_rate_step(self) -> int | None:
         """The last step of a phase that has a rate above 0."""
         if self.linear_decay_steps is None or self.step_offset is None:
             return None
@@ -155,7 +155,7 @@ class Update(Struct, frozen=True, kw_only=True):
         return step > self.start and step % self.every == 0
 
 
-class Ema(Struct, frozen=True, kw_only=True):
+class EmaSettings(Struct, frozen=True, kw_only=True):
     """The running mean of a part, by one of three measures."""
 
     decay: float | None = None
@@ -230,7 +230,7 @@ class WeightsSource(NamedTuple):
         return f"{self.model}.{self.phase}" if self.model else f"{self.phase}"
 
     @property
-    def text(self) -> str:
+    def setting_text(self) -> str:
         """As settings have it."""
         return f"{self.name}.{self.part}" if self.part else self.name
 
@@ -268,7 +268,7 @@ class Phase(Struct, frozen=True, kw_only=True):
     uses: dict[str, str] = field(default_factory=dict)
     """Name -> what the task is handed frozen under that name (`Task.use`): "phase", the checkpoint of an
     earlier phase, "model.phase", that of another model of the run, or "weights.<id>", a released file."""
-    ema: dict[str, Ema | None] = field(default_factory=dict)
+    ema: dict[str, EmaSettings | None] = field(default_factory=dict)
     """Part -> its running mean, which validation and inference use, and which is published beside the part.
     """
     validate_every: int = 500
@@ -292,7 +292,7 @@ class Phase(Struct, frozen=True, kw_only=True):
     def _check_sizes(self) -> None:
         _steps("", steps=(self.steps, 1), batch=(self.batch, 1), validate_every=(self.validate_every, 1),
                validation_samples=(self.validation_samples, 1))  # fmt: skip
-        if self.batch % self.chunk_size:
+        if self.batch % self.samples_per_chunk:
             raise ValueError(f"chunk {self.chunk} does not divide batch {self.batch}")
 
     def _check_updates(self) -> None:
@@ -309,7 +309,7 @@ class Phase(Struct, frozen=True, kw_only=True):
                 )
             if not any(loss.weight > 0 for loss in update.computed_losses.values()):
                 raise ValueError(f"update {name} has no loss with a weight above 0")
-            last = self.optimizers[update.optimizer].schedule.last_step
+            last = self.optimizers[update.optimizer].schedule.last_nonzero_rate_step
             if last is not None and self.steps > last:
                 raise ValueError(
                     f"{self.steps} steps, but the rate of optimizer {update.optimizer} is 0 after "
@@ -365,7 +365,7 @@ class Phase(Struct, frozen=True, kw_only=True):
         return {name: update for name, update in self.updates.items() if update is not None}
 
     @property
-    def trainable(self) -> tuple[str, ...]:
+    def trainable_parts(self) -> tuple[str, ...]:
         """Parts of the net that learn, those of the first update first."""
         return tuple(
             dict.fromkeys(part for one in self.active_updates.values() for part in one.learning_rate_scales)
@@ -408,11 +408,11 @@ class Phase(Struct, frozen=True, kw_only=True):
         return tuple(dict.fromkeys(name for name in ids if name))
 
     @property
-    def ema_parts(self) -> dict[str, Ema]:
+    def ema_parts(self) -> dict[str, EmaSettings]:
         return {part: ema for part, ema in self.ema.items() if ema is not None}
 
     @property
-    def chunk_size(self) -> int:
+    def samples_per_chunk(self) -> int:
         return self.chunk or self.batch
 
 
@@ -421,7 +421,7 @@ def checkpoint_role(setting: Literal["init", "uses"], name: str) -> str:
     return f"{setting}.{name}"
 
 
-class ReleasedWeights(Struct, frozen=True):
+class ReleasedWeightsInit(Struct, frozen=True):
     """How a phase starts from released weights: `Phase.init: weights.<id>` names one of the model's."""
 
     reader: str

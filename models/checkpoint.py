@@ -70,7 +70,7 @@ class Checkpoint:
         net.load_state_dict(tensors, strict=True, assign=True)
         return net
 
-    def restore_net(
+    def load_net_and_metadata(
         self,
         read: Callable[[Mapping[str, object]], Described],
         build: Callable[[Described], Net],

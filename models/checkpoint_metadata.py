@@ -13,14 +13,14 @@ from models.errors import InvalidFile
 
 MAX_PARTS, MAX_TEXT_LENGTH = 100, 200
 """Parts whose provenance a checkpoint states, and characters of each text."""
-MAX_MESSAGE_LENGTH = 1000
+MAX_QUOTED_CHARACTERS = 1000
 """Characters that a message repeats of a file."""
 JSON_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 T = TypeVar("T")
 
 
-def parse_settings(kind: type[T], described: object, name: str) -> T:
+def parse_checkpoint_settings(kind: type[T], described: object, name: str) -> T:
     """Parsed JSON -> a struct whose fields are of KINDS, choices, tuples or such structs. What is left
     out keeps its default. name: for errors.
 
@@ -42,7 +42,7 @@ def parse_settings(kind: type[T], described: object, name: str) -> T:
 def _parse_value(kind: Any, value: Any, name: str) -> Any:
     """JSON has no tuples; all else must be as it is."""
     if isinstance(kind, type) and issubclass(kind, Struct):
-        return parse_settings(kind, value, name)
+        return parse_checkpoint_settings(kind, value, name)
     if get_origin(kind) is tuple and isinstance(value, (list, tuple)):
         return tuple(_parse_value(get_args(kind)[0], one, name) for one in value)
     if get_origin(kind) is Literal:
@@ -77,4 +77,4 @@ def parse_provenance(about: Mapping[str, Any]) -> dict[str, str]:
 
 def printable_text(text: object) -> str:
     """For an error: without what would steer a terminal, and cut where it is long."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text)[:MAX_MESSAGE_LENGTH])
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text)[:MAX_QUOTED_CHARACTERS])

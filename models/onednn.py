@@ -84,7 +84,7 @@ class _Linear(torch.autograd.Function):
         )
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """torch.nn.functional.linear: x (...,I), weight (O,I), bias (O) -> (...,O)."""
     # In bfloat16, and so under autocast, PyTorch itself calls oneDNN.
     if (
@@ -97,11 +97,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-class Linear(nn.Linear):
+class OnednnLinear(nn.Linear):
     """torch.nn.Linear, computed by `linear`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return linear(input, self.weight, self.bias)
+        return onednn_linear(input, self.weight, self.bias)
 
 
 # --- attention ----------------------------------------------------------------------------------------------

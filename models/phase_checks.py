@@ -11,7 +11,7 @@ from itertools import takewhile
 
 from msgspec import Struct, field
 
-from models.api import EMA_SUFFIX, RELEASED_PREFIX, Phase, ReleasedWeights, WeightsSource
+from models.api import EMA_SUFFIX, RELEASED_PREFIX, Phase, ReleasedWeightsInit, WeightsSource
 from models.errors import InvalidSettings
 
 
@@ -23,7 +23,7 @@ class PhaseSources(Struct, frozen=True):
     """Of the run, in order; null = dropped."""
     parts: Mapping[str, Sequence[str]]
     """Of the net of each phase, and so what it brings to a later one."""
-    released: Mapping[str, ReleasedWeights]
+    released: Mapping[str, ReleasedWeightsInit]
     others: Mapping[str, Mapping[str, Collection[str]]] = field(default_factory=dict)
     """The other models of the run -> their phases -> the parts that its checkpoint holds."""
 
@@ -43,15 +43,15 @@ class PhaseSources(Struct, frozen=True):
             return source.released in self.released
         if source.model is not None:
             return source.phase in self.others.get(source.model, {})
-        return source.phase in self.earlier_phases(phase)
+        return source.phase in self.trained_phases_before(phase)
 
     @property
-    def checkpoints(self) -> dict[str, set[str]]:
+    def checkpoint_parts_by_phase(self) -> dict[str, set[str]]:
         """The phases that are trained -> the parts that their checkpoints hold."""
         names = [name for name, phase in self.phases.items() if phase is not None]
         return {name: self.parts_in_weights_source(WeightsSource(name, None, None)) for name in names}
 
-    def earlier_phases(self, phase: Phase) -> dict[str, Phase]:
+    def trained_phases_before(self, phase: Phase) -> dict[str, Phase]:
         names = takewhile(lambda name: name != phase.name, self.phases)
         return {name: found for name in names if (found := self.phases[name])}
 
@@ -66,8 +66,8 @@ def check_phase_sources(phase: Phase, starts: PhaseSources) -> None:
         for source in sources.values():
             if not starts.has_source(source, phase):
                 why = _absent_model(source, starts) if source.model else _absent(source.name, phase, starts)
-                raise InvalidSettings(f"{node} {reads} {source.text!r}, {why}")
-    if unknown := sorted(set(phase.trainable) - set(own)):
+                raise InvalidSettings(f"{node} {reads} {source.setting_text!r}, {why}")
+    if unknown := sorted(set(phase.trainable_parts) - set(own)):
         raise InvalidSettings(f"{node} trains {unknown}, but the parts of its net are {sorted(own)}")
     available: set[str] = set()
     for part, source in phase.init_sources.items():
@@ -83,7 +83,7 @@ def check_phase_sources(phase: Phase, starts: PhaseSources) -> None:
             )
         else:
             available.add(part)
-    if missing := set(own) - set(phase.trainable) - available:
+    if missing := set(own) - set(phase.trainable_parts) - available:
         _refuse_missing(phase, starts, missing)
     for source in phase.init_sources.values():
         if source.phase and not source.model and phase.resume_optimizers:
@@ -91,7 +91,7 @@ def check_phase_sources(phase: Phase, starts: PhaseSources) -> None:
 
 
 def _absent(text: str, phase: Phase, starts: PhaseSources) -> str:
-    there = _listed(starts.model, starts.earlier_phases(phase), starts.released) or "nothing"
+    there = _listed(starts.model, starts.trained_phases_before(phase), starts.released) or "nothing"
     if starts.phases.get(text):
         return f"which is not trained before it; before it there is {there}"
     if text in starts.others and text not in starts.phases:
@@ -107,18 +107,22 @@ def _absent(text: str, phase: Phase, starts: PhaseSources) -> str:
 def _absent_model(source: WeightsSource, starts: PhaseSources) -> str:
     model = source.model or ""
     if model == starts.model:
-        return f"its own model's; write {source.text.removeprefix(f'{model}.')}"
+        return f"its own model's; write {source.setting_text.removeprefix(f'{model}.')}"
     if model in starts.others:
         trained = ", ".join(starts.others[model]) or "none"
         return f"but {model} trains no phase {source.phase}; its phases are {trained}"
     known = ", ".join((starts.model, *starts.others))
-    part = f", or write init: {{{source.phase}: {source.text}}} for a part" if model in starts.phases else ""
+    part = (
+        f", or write init: {{{source.phase}: {source.setting_text}}} for a part"
+        if model in starts.phases
+        else ""
+    )
     return f"but the models of this run are {known}; add {model} to models{part}"
 
 
 def _refuse_missing(phase: Phase, starts: PhaseSources, missing: set[str]) -> None:
     model, path = starts.model, f"{starts.model}.phases.{phase.name}"
-    phases = [one for one in starts.earlier_phases(phase) if missing <= set(starts.parts[one])]
+    phases = [one for one in starts.trained_phases_before(phase) if missing <= set(starts.parts[one])]
     these = [one for one, file in starts.released.items() if missing <= set(file.parts)]
     names = ", ".join(dict.fromkeys(source.name for source in phase.init_sources.values()))
     origin = f"{names}, which does not bring it" if names else "nothing"
@@ -133,11 +137,13 @@ def _refuse_missing(phase: Phase, starts: PhaseSources, missing: set[str]) -> No
 def _check_resumed(phase: Phase, starts: PhaseSources, start: str) -> None:
     """The parts of the first update have learnt in the phase before; other sides may be new."""
     model, path, before = starts.model, f"{starts.model}.phases.{phase.name}", starts.phases[start]
-    sourced = set(phase.init_sources) if "" not in phase.init_sources else set(phase.trainable)
+    sourced = set(phase.init_sources) if "" not in phase.init_sources else set(phase.trainable_parts)
     first = set(next(iter(phase.active_updates.values())).learning_rate_scales) & sourced
-    if before is None or not (anew := first - set(before.trainable)):
+    if before is None or not (anew := first - set(before.trainable_parts)):
         return
-    learnt = [one for one, it in starts.earlier_phases(phase).items() if first <= set(it.trainable)]
+    learnt = [
+        one for one, it in starts.trained_phases_before(phase).items() if first <= set(it.trainable_parts)
+    ]
     there = _listed(model, learnt, ())
     raise InvalidSettings(
         f"train.{model}.{phase.name} resumes the optimizers of train.{model}.{start}, which does not train "

@@ -11,20 +11,20 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from models.perception.interfaces import FeatureNet
+    from models.perception.interfaces import PerceptualLossNet
 
-UNUSED_PART = "not used"
-AS_PUBLISHED = ""
+UNUSED_PART_PROVENANCE = "not used"
+AS_PUBLISHED_PROVENANCE = ""
 """Nothing is printed; the loop remembers it, since a later phase may do without."""
 RELEASED_PROVENANCE_PREFIX = "from "
 """How provenance of released weights begin."""
 
 
-def loss_net_provenance(net: FeatureNet | None) -> str:
+def loss_net_provenance(net: PerceptualLossNet | None) -> str:
     """The provenance of the frozen net of a phase's losses; None = it has none."""
     if net is None:
-        return UNUSED_PART
-    return "random" if net.name.endswith("_random") else AS_PUBLISHED
+        return UNUSED_PART_PROVENANCE
+    return "random" if net.name.endswith("_random") else AS_PUBLISHED_PROVENANCE
 
 
 def describe_provenance(provenance: Mapping[str, str]) -> str:
@@ -32,13 +32,13 @@ def describe_provenance(provenance: Mapping[str, str]) -> str:
     return ", ".join(f"{part} {what}" for part, what in sorted(provenance.items()))
 
 
-def combine_provenance(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
+def combine_phase_provenance(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
     """The provenance of a phase that starts from another. A part counts as used where either of them used it,
     and what was not as published in either stays named; of two such, the later one.
     """
-    rank = {UNUSED_PART: 0, AS_PUBLISHED: 1}
+    rank = {UNUSED_PART_PROVENANCE: 0, AS_PUBLISHED_PROVENANCE: 1}
     later = {
-        part: max(what, before.get(part, UNUSED_PART), key=lambda one: rank.get(one, 2))
+        part: max(what, before.get(part, UNUSED_PART_PROVENANCE), key=lambda one: rank.get(one, 2))
         for part, what in now.items()
     }
     return {**before, **later}
@@ -63,11 +63,11 @@ def provenance_after_training(
 def provenance_to_metadata(provenance: Mapping[str, str]) -> dict[str, Any]:
     """Of a checkpoint: `provenance`, for people, and `as_published`, which a later phase must know."""
     return {
-        "provenance": {part: what for part, what in provenance.items() if what != AS_PUBLISHED},
-        "as_published": sorted(part for part, what in provenance.items() if what == AS_PUBLISHED),
+        "provenance": {part: what for part, what in provenance.items() if what != AS_PUBLISHED_PROVENANCE},
+        "as_published": sorted(part for part, what in provenance.items() if what == AS_PUBLISHED_PROVENANCE),
     }
 
 
 def provenance_from_metadata(about: Mapping[str, Any]) -> dict[str, str]:
     """The inverse of `provenance_to_metadata`."""
-    return about["provenance"] | dict.fromkeys(about.get("as_published", ()), AS_PUBLISHED)
+    return about["provenance"] | dict.fromkeys(about.get("as_published", ()), AS_PUBLISHED_PROVENANCE)

@@ -130,7 +130,7 @@ class MotionTransfer:
             )
 
 
-ABSOLUTE_TRANSFER = MotionTransfer()
+ABSOLUTE_MOTION_TRANSFER = MotionTransfer()
 """Pose and place of the driving head, unchanged."""
 
 
@@ -174,7 +174,7 @@ class Reenactor(Protocol):
         """Raises InvalidSettings, which says why, where the model cannot transfer motion this way."""
         ...
 
-    def audio_features(self, speech: np.ndarray) -> np.ndarray:
+    def audio_features_from_speech(self, speech: np.ndarray) -> np.ndarray:
         """speech (N,D) of a whole sound, a row each 40 ms, as stage `speech` writes it -> (N,A) float32. Only
         of models that read speech; InvalidSettings where D is not what it learned with."""
         ...
@@ -204,7 +204,7 @@ class Reenactor(Protocol):
         ...
 
     def drive(
-        self, source: ClipFrames, driving: ClipFrames, transfer: MotionTransfer = ABSOLUTE_TRANSFER
+        self, source: ClipFrames, driving: ClipFrames, transfer: MotionTransfer = ABSOLUTE_MOTION_TRANSFER
     ) -> np.ndarray:
         """Any pair of stored clips, or a clip and itself -> (T,I,I,3) float32 in [0,1]. Besides frames it
         reads the fields of `ModelSpec.driving_reads`, of both clips. Raises InvalidSettings for more sources
@@ -237,7 +237,7 @@ class FrameDrivenReenactor(Reenactor):
         if wanted := [*how.edit.changes, *["relative motion"] * (how.motion == "relative")]:
             raise InvalidSettings(f"{', '.join(wanted)}: this model renders the driving motion unchanged")
 
-    def audio_features(self, speech: np.ndarray) -> np.ndarray:
+    def audio_features_from_speech(self, speech: np.ndarray) -> np.ndarray:
         """InvalidSettings: it hears nothing."""
         raise InvalidSettings("this model hears nothing")
 
@@ -251,7 +251,7 @@ class FrameDrivenReenactor(Reenactor):
         return driving
 
     def drive(
-        self, source: ClipFrames, driving: ClipFrames, transfer: MotionTransfer = ABSOLUTE_TRANSFER
+        self, source: ClipFrames, driving: ClipFrames, transfer: MotionTransfer = ABSOLUTE_MOTION_TRANSFER
     ) -> np.ndarray:
         """Reads the clips' frames alone. Relative motion starts at the first driving frame."""
         import numpy as np

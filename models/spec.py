@@ -13,7 +13,7 @@ from typing import Any, Literal
 from msgspec import Struct, field
 
 from models import MODELS
-from models.api import Phase, ReleasedWeights
+from models.api import Phase, ReleasedWeightsInit
 from models.errors import InvalidSettings
 from models.model_config import ModelConfig
 
@@ -21,7 +21,7 @@ FamilyFields = Mapping[str, tuple[str, ...]]
 """Family -> the fields read from it (storage/shards.py)."""
 LAST_PHASE = ""
 """In `ModelSpec.checkpoints`: the last phase that the run trains."""
-RECORDINGS = "recordings"
+RECORDINGS_TABLE = "recordings"
 """The table whose rows are the units of the families of a corpus, and of a node that names no other."""
 
 
@@ -42,7 +42,7 @@ class SeedTable(Struct, frozen=True, kw_only=True):
     worker."""
 
 
-class ClipPairs(Struct, frozen=True, kw_only=True):
+class ClipPairTable(Struct, frozen=True, kw_only=True):
     """A table of units that are pairs of clips of the training corpus: a source and a driving clip of two
     people of one split, drawn by hash of (seed, clip), so that one more clip changes at most two pairs of
     each round.
@@ -61,7 +61,7 @@ class ClipPairs(Struct, frozen=True, kw_only=True):
     """Only clips that all of these have are paired."""
 
 
-UnitTable = SeedTable | ClipPairs
+UnitTable = SeedTable | ClipPairTable
 
 
 class TaskSpec(Struct, frozen=True, kw_only=True):
@@ -97,7 +97,7 @@ class ModelNodeSpec(Struct, frozen=True, kw_only=True):
     """"module:function" of (inputs, config, nets, runtime) -> samples of one unit, as a stage of
     preprocessing. `inputs`: by role, the unit's samples, or [its row] of a table; `nets`: by name, those of
     `nets` and `uses`; `config`: the model's section, of which only `settings` can be read."""
-    units: str = RECORDINGS
+    units: str = RECORDINGS_TABLE
     """The table whose rows are its units: the recordings of a corpus, or one of `ModelSpec.unit_tables`."""
     reads: FamilyFields
     """Of families with the same units, and under the name of its table the columns of its row. A node of
@@ -147,7 +147,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
     """Paths in the config that `nets` depends on besides; in the key of phases that have nets."""
     extra_sections: Callable[[Any], tuple[str, ...]] = lambda _: ()
     """config -> sections of the run, such as "speech", whose settings the tasks are built from too."""
-    released: Mapping[str, ReleasedWeights] = field(default_factory=dict)
+    released: Mapping[str, ReleasedWeightsInit] = field(default_factory=dict)
     """Weights by the id that `Phase.init: weights.<id>` and `animate --weights <id>` name."""
     inference: str
     """"module:class" of a `models.reenactor.Reenactor`, which `models.loading.load_reenactor` loads."""
@@ -180,7 +180,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
             if not all(entry.partition(":")):
                 raise self._error(f'found {entry!r}; expected "module:symbol"')
         for name, table in self.unit_tables.items():
-            for path in setting_paths(table).values():
+            for path in unit_table_setting_paths(table).values():
                 if not _has(self.config(), path):
                     known = f"{self.config.__name__} has no such setting"
                     raise self._error(f"unit_tables.{name} depends on {path!r}, but {known}")
@@ -202,12 +202,12 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
                     f"parts gives {', '.join(sorted(built))}"
                 )
 
-    def check_driving_reads(self, config: Any) -> None:
+    def check_driving_reads_trained(self, config: Any) -> None:
         """Raises InvalidSettings where the model is driven with what it was never trained on. One that learns
         from random numbers may be driven with anything, and so may any with what its own nodes compute of
         clips."""
         for family in self.driving_reads(config):
-            if (units := self.unit_table_name(config, family)) != RECORDINGS:
+            if (units := self.family_unit_table_name(config, family)) != RECORDINGS_TABLE:
                 raise self._error(
                     f"driving_reads names {family}, whose units are those of {units}; a model is driven with "
                     "families of clips"
@@ -225,7 +225,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
                     "reads, or leave them out"
                 )
 
-    def tables(self, config: Any, phase: Phase) -> dict[str, FamilyFields]:
+    def phase_sample_tables(self, config: Any, phase: Phase) -> dict[str, FamilyFields]:
         """The tables of a phase, as its task samples from them -> the families that are joined in each.
         Raises InvalidSettings for a table of what no phase reads, or of two values by one name."""
         reads, named = self.reads(config, phase), self.tasks[phase.name].tables
@@ -248,12 +248,12 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
                 )
         return {name: {family: reads[family] for family in some} for name, some in tables.items() if some}
 
-    def units_of_tables(self, config: ModelConfig, phase: Phase) -> dict[str, str]:
+    def units_of_phase_tables(self, config: ModelConfig, phase: Phase) -> dict[str, str]:
         """The tables of a phase, as its task samples from them -> the table of units whose rows they have.
         Raises InvalidSettings where families of other units are joined in one."""
         found: dict[str, str] = {}
-        for name, reads in self.tables(config, phase).items():
-            units = {family: self.unit_table_name(config, family) for family in reads}
+        for name, reads in self.phase_sample_tables(config, phase).items():
+            units = {family: self.family_unit_table_name(config, family) for family in reads}
             if len(set(units.values())) > 1:
                 several = ", ".join(f"{family} (of {of})" for family, of in units.items())
                 raise self._error(
@@ -278,25 +278,25 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
         for role in roles:
             yield role
             table = self.unit_tables.get(role)
-            if isinstance(table, ClipPairs):
+            if isinstance(table, ClipPairTable):
                 yield from table.families
 
-    def unit_table_name(self, config: ModelConfig, family: str) -> str:
+    def family_unit_table_name(self, config: ModelConfig, family: str) -> str:
         """The table whose rows are the units of a family, or that it is itself."""
         if family in self.unit_tables:
             return family
         node = self.nodes(config).get(family)
-        return node.units if node is not None else RECORDINGS
+        return node.units if node is not None else RECORDINGS_TABLE
 
-    def check_units(self, config: ModelConfig) -> None:
+    def check_node_units(self, config: ModelConfig) -> None:
         """Raises InvalidSettings where a node has units that there are not, or reads what its units do not
         lead to."""
         own = self.nodes(config)
         if both := sorted(own.keys() & self.unit_tables.keys()):
             raise self._error(f"{both[0]!r} is the name of a node and of a table of units; rename one")
         for name, node in own.items():
-            if node.units not in (RECORDINGS, *self.unit_tables):
-                known = ", ".join((RECORDINGS, *self.unit_tables))
+            if node.units not in (RECORDINGS_TABLE, *self.unit_tables):
+                known = ", ".join((RECORDINGS_TABLE, *self.unit_tables))
                 raise self._error(
                     f"the units of node {name!r} are {node.units!r}, which is no table; known: {known}. Add "
                     "it to unit_tables"
@@ -305,18 +305,18 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
                 found = ", ".join(node.splits)
                 raise self._error(f"node {name!r} is of the splits {found}; expected train, test or both")
             self._check_node(
-                name, node, {family: self.unit_table_name(config, family) for family in node.reads}
+                name, node, {family: self.family_unit_table_name(config, family) for family in node.reads}
             )
         for name, table in self.unit_tables.items():
-            for family in table.families if isinstance(table, ClipPairs) else ():
-                if self.unit_table_name(config, family) != RECORDINGS:
+            for family in table.families if isinstance(table, ClipPairTable) else ():
+                if self.family_unit_table_name(config, family) != RECORDINGS_TABLE:
                     raise self._error(f"unit_tables.{name}.families names {family}, which has no clips")
 
     def _check_node(self, name: str, node: ModelNodeSpec, units: Mapping[str, str]) -> None:
         """units: family that it reads -> the table of its units."""
         table = self.unit_tables.get(node.units)
         for family, of in units.items():
-            of_clips = isinstance(table, ClipPairs) and of == RECORDINGS != family
+            of_clips = isinstance(table, ClipPairTable) and of == RECORDINGS_TABLE != family
             if of != node.units and not of_clips:
                 raise self._error(
                     f"node {name!r} has the units of {node.units} and reads {family}, whose units are those "
@@ -387,13 +387,13 @@ def load_model_spec(name: str) -> ModelSpec:
     return spec
 
 
-def units_role(table: str) -> str:
+def units_table_role(table: str) -> str:
     """Of a table that a task samples from: in what role its phase reads the table of its units, unless these
     are recordings."""
     return f"units.{table}"
 
 
-def setting_paths(table: UnitTable) -> dict[str, str]:
+def unit_table_setting_paths(table: UnitTable) -> dict[str, str]:
     """What a table of units is made by -> the path of its setting in the model's config."""
     if isinstance(table, SeedTable):
         return {"blocks": table.blocks, "block_size": table.block_size}

@@ -37,7 +37,7 @@ class Clip(Protocol):
         ...
 
 
-class Table(Protocol):
+class TrainingTable(Protocol):
     """Rows that a task samples from: the clips of the corpus, a bank of seeds, inverted codes, pairs of clips
     (whose row names two keys of the table of clips). A row without frames has length 0."""
 
@@ -69,7 +69,7 @@ class TrainStep:
     too."""
     records: dict[str, Tensor] = field(default_factory=dict)
 
-    def record_for_state(self, name: str, value: Tensor) -> None:
+    def record_for_state_update(self, name: str, value: Tensor) -> None:
         """Hand a tensor of this chunk to `Task.update_state`. All chunks of a pass record the same names."""
         self.records[name] = value.detach()
 
@@ -99,7 +99,9 @@ class Task(Protocol):
     net: nn.Module
     """`Update.parts` names its children."""
 
-    def sample(self, rng: np.random.Generator, tables: Mapping[str, Table], training: bool) -> Sample | None:
+    def sample(
+        self, rng: np.random.Generator, tables: Mapping[str, TrainingTable], training: bool
+    ) -> Sample | None:
         """Read one example and draw every random number that its arrays need, so that a sample is a pure
         function of its seed. `tables`: by name, "clips" and those of `TaskSpec.tables`. None: what was picked
         cannot serve (no landmarks in its frames), take another."""
@@ -143,8 +145,8 @@ class Task(Protocol):
 
     def provenance(self) -> dict[str, str]:
         """Parts whose weights are not the published ones, e.g. {"kp_detector": "distilled"}; shown beside
-        scores. Those that are may be named too, as AS_PUBLISHED, where another phase can say otherwise
-        (models/provenance.py).
+        scores. Those that are may be named too, as AS_PUBLISHED_PROVENANCE, where another phase can say
+        otherwise (models/provenance.py).
         """
         ...
 

@@ -40,7 +40,7 @@ _OF_FOMM = (
     "discriminator",
     *(f"optimizer_{net}" for net in ("generator", "discriminator", "kp_detector")),
 )
-WEIGHTS: dict[str, WeightsFile] = {w.id: w for w in (
+THIRD_PARTY_WEIGHTS: dict[str, WeightsFile] = {w.id: w for w in (
     WeightsFile(id="dlib_sp68", purpose="68 landmarks (embedded default)", publisher="davisking/dlib-models",
             file="models/shape_predictor_68_face_landmarks.dat", size=99_693_937, package=_DLIB,
             licence="trained on iBUG 300-W: no commercial use",
@@ -114,8 +114,8 @@ WEIGHTS: dict[str, WeightsFile] = {w.id: w for w in (
 )}  # fmt: skip
 
 
-def find_weights(weights_id: str) -> WeightsFile:
+def find_third_party_weights(weights_id: str) -> WeightsFile:
     """Raises InvalidSettings for an id that is not in the table."""
-    if weights_id not in WEIGHTS:
-        raise InvalidSettings(f"no weights {weights_id!r}; known: {', '.join(WEIGHTS)}")
-    return WEIGHTS[weights_id]
+    if weights_id not in THIRD_PARTY_WEIGHTS:
+        raise InvalidSettings(f"no weights {weights_id!r}; known: {', '.join(THIRD_PARTY_WEIGHTS)}")
+    return THIRD_PARTY_WEIGHTS[weights_id]

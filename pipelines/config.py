@@ -33,7 +33,7 @@ from pipelines.preprocess.download import DownloadConfig
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig
 from pipelines.preprocess.keypoints import KeypointsConfig
 from pipelines.preprocess.recordings import DataConfig
-from pipelines.preprocess.speech import SpeechConfig
+from pipelines.preprocess.speech import SpeechFeaturesConfig
 from pipelines.runs import snapshot
 from pipelines.runs.old_settings import current_name_of, find_setting_replacement
 from pipelines.runs.setting_values import (
@@ -55,7 +55,7 @@ class ConfigError(UserError):
     """A run file, fragment or --set that cannot be used; one line, for the user."""
 
 
-MAIN_INSTANCE = "main"
+DEFAULT_INSTANCE_NAME = "main"
 """The instance of a stage, and the corpus, that is there without being named."""
 
 
@@ -76,12 +76,16 @@ class RunConfig(Struct, frozen=True, kw_only=True):
     instance of fsrt: the settings of section fsrt, with those changes."""
     also: tuple[str, ...] = ()
     """Instances to compute besides those that the models read: fits.main, keypoints.fan, views.ffhq256."""
-    data: dict[str, DataConfig] = field(default_factory=lambda: {MAIN_INSTANCE: DataConfig()})
+    data: dict[str, DataConfig] = field(default_factory=lambda: {DEFAULT_INSTANCE_NAME: DataConfig()})
     download: DownloadConfig = field(default_factory=DownloadConfig)
     clips: ClipsConfig = field(default_factory=ClipsConfig)
-    keypoints: dict[str, KeypointsConfig] = field(default_factory=lambda: {MAIN_INSTANCE: KeypointsConfig()})
-    fits: dict[str, Fit3dmmConfig] = field(default_factory=lambda: {MAIN_INSTANCE: Fit3dmmConfig()})
-    speech: dict[str, SpeechConfig] = field(default_factory=lambda: {MAIN_INSTANCE: SpeechConfig()})
+    keypoints: dict[str, KeypointsConfig] = field(
+        default_factory=lambda: {DEFAULT_INSTANCE_NAME: KeypointsConfig()}
+    )
+    fits: dict[str, Fit3dmmConfig] = field(default_factory=lambda: {DEFAULT_INSTANCE_NAME: Fit3dmmConfig()})
+    speech: dict[str, SpeechFeaturesConfig] = field(
+        default_factory=lambda: {DEFAULT_INSTANCE_NAME: SpeechFeaturesConfig()}
+    )
     views: dict[str, CropViewConfig] = field(default_factory=default_crop_views)
     eval: EvalConfig = field(default_factory=EvalConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
@@ -99,7 +103,7 @@ class RunConfig(Struct, frozen=True, kw_only=True):
 
 
 INSTANCE_SECTIONS = {
-    "data": DataConfig, "keypoints": KeypointsConfig, "fits": Fit3dmmConfig, "speech": SpeechConfig,
+    "data": DataConfig, "keypoints": KeypointsConfig, "fits": Fit3dmmConfig, "speech": SpeechFeaturesConfig,
     "views": CropViewConfig,
 }  # fmt: skip
 """Sections that are maps from an instance's name to settings of this class."""
@@ -157,7 +161,7 @@ def _each_instance(pattern: str, tree: Mapping[str, Any]) -> list[str]:
     section, star, rest = pattern.partition(".*.")
     if not star or section not in INSTANCE_SECTIONS:
         return [pattern]
-    return [f"{section}.{name}.{rest}" for name in tree.get(section) or (MAIN_INSTANCE,)]
+    return [f"{section}.{name}.{rest}" for name in tree.get(section) or (DEFAULT_INSTANCE_NAME,)]
 
 
 def _model_sections(tree: Mapping[str, Any], sets: Iterable[tuple[str, str]], file: str) -> dict[str, str]:
@@ -310,7 +314,7 @@ def _instance_setting(prefix: str, key: str, value: object) -> str | None:
         return None
     if isinstance(value, Mapping) and not is_settings_class(setting_type(settings, key)):
         return None  # an instance that happens to be called so
-    return f"{section}.NAME.{key}, as in {section}.{MAIN_INSTANCE}.{key}"
+    return f"{section}.NAME.{key}, as in {section}.{DEFAULT_INSTANCE_NAME}.{key}"
 
 
 def _from(dotted: str, origin: Mapping[str, str], file: str) -> str:

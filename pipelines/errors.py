@@ -99,7 +99,7 @@ def prefix_error(error: Exception, where: str) -> Exception:
     return same
 
 
-def write_output_file(path: Path, data: bytes) -> None:
+def write_user_output_file(path: Path, data: bytes) -> None:
     """Write a file that the user named; UserError, with the path, where it cannot be written."""
     try:
         path.write_bytes(data)

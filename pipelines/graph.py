@@ -27,7 +27,7 @@ from models.errors import InvalidSettings
 from models.model_config import ModelConfig
 from models.phase_checks import PhaseSources
 from models.phase_checks import check_phase_sources as check_start
-from models.spec import FamilyFields, ModelSpec, SeedTable, setting_paths
+from models.spec import FamilyFields, ModelSpec, SeedTable, unit_table_setting_paths
 from pipelines.config import RunConfig
 from pipelines.dataset import clip_pairs, seed_blocks
 from pipelines.engine.keys import lookup_setting
@@ -38,7 +38,7 @@ from pipelines.preprocess.keypoints import KeypointsConfig
 from pipelines.preprocess.recordings import DataConfig
 from pipelines.preprocess.sources import DATA_SOURCE_NETS, SOURCES
 from pipelines.runs.graph_builder import (
-    STAGE_SECTIONS,
+    STAGE_INSTANCE_SECTIONS,
     GraphBuilder,
     evaluated_corpora,
     find_needed_instances,
@@ -47,9 +47,9 @@ from pipelines.runs.graph_builder import (
 )
 from storage.checkpoints import MODEL_FILE
 
-RECORDING_FIELDS = ("identity", "tracks")
-SOURCE_FIELDS = ("source", "uri", "sha256", "seed", "spec")
-TRAINING_FUNCTIONS = tuple(
+RECORDING_FIELDS_FOR_CLIPS = ("identity", "tracks")
+RECORDING_SOURCE_FIELDS = ("source", "uri", "sha256", "seed", "spec")
+FINGERPRINTED_TRAINING_FUNCTIONS = tuple(
     f"pipelines.train.{entry}"
     for entry in (
         "tables:split_rows",
@@ -58,7 +58,7 @@ TRAINING_FUNCTIONS = tuple(
         "loop:begin_training",
         "loop:run_steps",
         "loop:validate_and_keep_best",
-        "state:publish_weights",
+        "state:write_state_and_weights_files",
     )
 )
 """What a phase computes, beside what runs and reports it."""
@@ -67,7 +67,7 @@ RESERVED_NODE_NAMES = (
     "features", "score", "report",
 )  # fmt: skip
 """Stages, after which no node of a model may be called."""
-VALIDATION_METRIC_FUNCTIONS = ("pipelines.train.validation_metrics:compute_validation_metrics",)
+VALIDATION_METRIC_ENTRY_POINTS = ("pipelines.train.validation_metrics:compute_validation_metrics",)
 """Figures of validation that are for the eye alone, unless a phase chooses its best weights by one."""
 
 
@@ -77,7 +77,7 @@ def build_graph(config: RunConfig) -> Graph:
     for corpus in run.needed:
         add_corpus_nodes(run, corpus)
     for model in config.models:
-        check_model_inputs(config.model_spec(model), model, config)
+        check_model_config(config.model_spec(model), model, config)
     trained: dict[str, dict[str, str]] = {}
     for model in model_training_order(config):
         only_released = getattr(config, model).weights
@@ -93,11 +93,14 @@ def build_graph(config: RunConfig) -> Graph:
 def add_corpus_nodes(run: GraphBuilder, corpus: str) -> None:
     """What every model shares: recordings, clips, and the families aligned with them."""
     config, settings = run.config, run.config.data[corpus]
-    recordings, download = run.node_name("recordings", corpus), run.node_name("download", corpus)
+    recordings, download = (
+        run.corpus_node_name("recordings", corpus),
+        run.corpus_node_name("download", corpus),
+    )
     # fmt: off
     run.add_whole(recordings, "preprocess.recordings:make_recordings_table", stage="recordings",
               run_at_plan_time=True, table=True, resources={},
-              writes=("id", "split", "span", *RECORDING_FIELDS, *SOURCE_FIELDS),
+              writes=("id", "split", "span", *RECORDING_FIELDS_FOR_CLIPS, *RECORDING_SOURCE_FIELDS),
               config=data_source_settings(settings, corpus), section="data", code=(SOURCES[settings.source],),
               inputs="pipelines.preprocess.recordings:digest_external_files")
 
@@ -109,7 +112,7 @@ def add_corpus_nodes(run: GraphBuilder, corpus: str) -> None:
     other = "convert_picture_to_video" if pictures else "download_video"
     function = "download_or_render" if rendered else other
     run.add_stage("download", corpus, f"download:{function}", pack="unit",
-              reads={"recordings": Read(recordings, (*SOURCE_FIELDS, "span") if cut else SOURCE_FIELDS)},
+              reads={"recordings": Read(recordings, (*RECORDING_SOURCE_FIELDS, *("span",) * cut))},
               writes=("video", "probe", "truth"),
               config={"sound": f"data.{corpus}.sound",
                       **map_paths_to_themselves(*download_key_settings(config))},
@@ -120,7 +123,7 @@ def add_corpus_nodes(run: GraphBuilder, corpus: str) -> None:
               tools=("ffmpeg",) if encodes else ())
 
     run.add_stage("clips", corpus, "clips:cut_clips",
-              reads={"recordings": Read(recordings, (*RECORDING_FIELDS, "span")),
+              reads={"recordings": Read(recordings, (*RECORDING_FIELDS_FOR_CLIPS, "span")),
                      "download": Read(download, ("video", "probe"))},
               writes=("frames", "sound", "boxes", "crop", "clip"),
               config=("clips",), nets=config.clips.nets, packages=("av", "pillow"), tools=("ffmpeg",))
@@ -133,7 +136,7 @@ def add_corpus_nodes(run: GraphBuilder, corpus: str) -> None:
 def add_stages_after_clips(run: GraphBuilder, corpus: str) -> None:
     """What is computed from the clips of a corpus: of each stage the instances that are read."""
     config = run.config
-    download, clips = run.node_name("download", corpus), run.node_name("clips", corpus)
+    download, clips = run.corpus_node_name("download", corpus), run.corpus_node_name("clips", corpus)
     # fmt: off
     for name in run.needed_instances("keypoints", corpus):
         keypoints: KeypointsConfig = config.keypoints[name]
@@ -143,7 +146,7 @@ def add_stages_after_clips(run: GraphBuilder, corpus: str) -> None:
 
     for name in run.needed_instances("fit3dmm", corpus):
         fit = config.fits[name]
-        points = run.node_name(f"keypoints.{fit.keypoints}", corpus)
+        points = run.corpus_node_name(f"keypoints.{fit.keypoints}", corpus)
         run.add_stage("fit3dmm", corpus, "fit3dmm:fit_clips", instance=name,
                   reads={role: Read(points if role == "keypoints" else clips, tuple(fields))
                          for role, fields in fit.reads.items()},
@@ -158,7 +161,8 @@ def add_stages_after_clips(run: GraphBuilder, corpus: str) -> None:
 
     for name in run.needed_instances("views", corpus):
         view = config.views[name]
-        landmarks = {"keypoints": Read(run.node_name(f"keypoints.{view.keypoints}", corpus), ("landmarks",))}
+        keypoints = run.corpus_node_name(f"keypoints.{view.keypoints}", corpus)
+        landmarks = {"keypoints": Read(keypoints, ("landmarks",))}
         run.add_stage("views", corpus, f"views:cut_{view.recipe}", instance=name, kind=view.recipe,
                   reads={"download": Read(download, ("video", "probe")),
                          "clips": Read(clips, ("crop", "clip")),
@@ -176,11 +180,11 @@ def add_corpus_page(run: GraphBuilder, corpus: str) -> None:
     fields = {"keypoints": ("landmarks",), "fit3dmm": ("angles", "fit_error", "exp_coeffs"),
              "speech": ("speech",)}
     first = {stage: next(iter(run.needed_instances(stage, corpus)), None) for stage in fields}
-    run.add_whole(run.node_name("corpus", corpus), "corpus.page_node:make_corpus_page", stage="corpus",
-              reads={"recordings": Read(run.node_name("recordings", corpus), ("id", "split")),
-                     "download": Read(run.node_name("download", corpus), ("probe",)),
-                     "clips": Read(run.node_name("clips", corpus), ("frames", "clip", "crop")),
-                     **{stage: Read(run.node_name(f"{stage}.{name}", corpus), fields[stage])
+    run.add_whole(run.corpus_node_name("corpus", corpus), "corpus.page_node:make_corpus_page", stage="corpus",
+              reads={"recordings": Read(run.corpus_node_name("recordings", corpus), ("id", "split")),
+                     "download": Read(run.corpus_node_name("download", corpus), ("probe",)),
+                     "clips": Read(run.corpus_node_name("clips", corpus), ("frames", "clip", "crop")),
+                     **{stage: Read(run.corpus_node_name(f"{stage}.{name}", corpus), fields[stage])
                         for stage, name in first.items() if name}},
               writes=("page",))
     # fmt: on
@@ -193,11 +197,11 @@ def add_training(run: GraphBuilder, model: str, others: Mapping[str, Mapping[str
     resources = {"cpu": config.runtime.train_cpus, "gpu": int(config.runtime.use_gpu)}
     kept = {phase: settings for phase, settings in section.phases.items() if settings is not None}
     trained: dict[str, str] = {}
-    starts = collect_phase_sources(config, model)
+    starts = collect_phase_weights_sources(config, model)
     for phase, settings in kept.items():
         task, reads = spec.tasks[phase], spec.reads(section, settings)
         check_frame_family(
-            model, phase, spec.tables(section, settings).get("clips", {}), settings.frames_from
+            model, phase, spec.phase_sample_tables(section, settings).get("clips", {}), settings.frames_from
         )
         check_start(settings, starts)
         add_model_nodes(run, model, reads, section.data, trained)
@@ -215,7 +219,7 @@ def add_training(run: GraphBuilder, model: str, others: Mapping[str, Mapping[str
         code = (
             task.task,
             *(one.reader for one in released),
-            *(VALIDATION_METRIC_FUNCTIONS if chooses else ()),
+            *(VALIDATION_METRIC_ENTRY_POINTS if chooses else ()),
         )
         # fmt: off
         run.add_whole(f"train.{model}.{phase}", "train.launch:train_phase",
@@ -223,13 +227,13 @@ def add_training(run: GraphBuilder, model: str, others: Mapping[str, Mapping[str
                   exclusive=True, stops=True, resources=resources,
                   arguments={"model": spec.name, "phase": phase},
                   check="pipelines.train.checks:check_phase_runtime",
-                  reads=run.splits(model, settings, section.data) | run.reads(model, reads, section.data)
-                  | before,
+                  reads=run.unit_table_reads(model, settings, section.data)
+                  | run.resolve_model_reads(model, reads, section.data) | before,
                   writes=("checkpoint",), logs=("metrics.jsonl", "samples.png"),
                   config={f"{spec.name}.{path}": f"{model}.{path}" for path in paths}
                   | run.stage_config_paths(model, spec.extra_sections(section)),
                   key_values=key_values, resumable_budget=f"{spec.name}.phases.{phase}.steps",
-                  code=(*TRAINING_FUNCTIONS, *code), nets=nets, packages=("torch",),
+                  code=(*FINGERPRINTED_TRAINING_FUNCTIONS, *code), nets=nets, packages=("torch",),
                   weights=tuple(dict.fromkeys(file for one in released for file in one.files)))
         # fmt: on
         trained[phase] = f"train.{model}.{phase}"
@@ -238,7 +242,7 @@ def add_training(run: GraphBuilder, model: str, others: Mapping[str, Mapping[str
     return trained
 
 
-def collect_phase_sources(config: RunConfig, model: str) -> PhaseSources:
+def collect_phase_weights_sources(config: RunConfig, model: str) -> PhaseSources:
     """All that phases of a model can start from."""
 
     def own(name: str) -> PhaseSources:
@@ -249,7 +253,11 @@ def collect_phase_sources(config: RunConfig, model: str) -> PhaseSources:
 
     def checkpoints(name: str) -> Mapping[str, Collection[str]]:
         spec, weights = config.model_spec(name), getattr(config, name).weights
-        return dict.fromkeys(spec.phases, spec.released[weights].parts) if weights else own(name).checkpoints
+        return (
+            dict.fromkeys(spec.phases, spec.released[weights].parts)
+            if weights
+            else own(name).checkpoint_parts_by_phase
+        )
 
     return replace(own(model), others={name: checkpoints(name) for name in config.models if name != model})
 
@@ -267,7 +275,7 @@ def add_released_weights(run: GraphBuilder, model: str) -> dict[str, str]:
     does."""
     spec, section = run.config.model_spec(model), getattr(run.config, model)
     starts, name = spec.released[section.weights], f"release.{model}"
-    recordings = run.node_name(
+    recordings = run.corpus_node_name(
         "recordings", next(iter(run.needed))
     )  # those of any corpus: they lie in the store
     # fmt: off
@@ -307,8 +315,8 @@ def add_model_nodes(
                 )
             files = {key: (checkpoints[phase], MODEL_FILE) for key, phase in use.phases.items()}
             uses[net] = UsedCheckpoints(use.loader, files)
-        found = run.reads(model, node.reads, corpus)
-        by = {family: "" if spec.unit_table_name(section, family) == node.units else "recordings"
+        found = run.resolve_model_reads(model, node.reads, corpus)
+        by = {family: "" if spec.family_unit_table_name(section, family) == node.units else "recordings"
               for family in found}  # fmt: skip
         # fmt: off
         run.add_keyed(name, node.run, stage=f"{role}.{spec.name}",
@@ -330,27 +338,30 @@ def add_unit_table(
     table, node = spec.unit_tables[name], run.model_node_name(model, name, corpus)
     if node in run.graph.nodes:
         return
-    settings = {f"units.{setting}": f"{model}.{path}" for setting, path in setting_paths(table).items()}
+    settings = {
+        f"units.{setting}": f"{model}.{path}" for setting, path in unit_table_setting_paths(table).items()
+    }
     # fmt: off
     if isinstance(table, SeedTable):
-        run.add_whole(node, "dataset.seed_blocks:list_seed_blocks", stage=seed_blocks.STAGE, table=True,
-                  run_at_plan_time=True, resources={}, writes=seed_blocks.COLUMNS, config=settings,
+        run.add_whole(node, "dataset.seed_blocks:list_seed_blocks", stage=seed_blocks.SEEDS_STAGE, table=True,
+                  run_at_plan_time=True, resources={}, writes=seed_blocks.SEED_BLOCK_COLUMNS, config=settings,
                   section="units")
     else:
         add_model_nodes(run, model, table.families, corpus, checkpoints)
-        families = run.reads(model, dict.fromkeys(("clips", *table.families), ()), corpus)
-        recordings = Read(run.node_name("recordings", corpus), ("id", "split", "identity"))
-        run.add_whole(node, "dataset.clip_pairs:list_clip_pairs", stage=clip_pairs.STAGE, table=True,
-                  resources={}, reads={"recordings": recordings, **families}, writes=clip_pairs.COLUMNS,
+        families = run.resolve_model_reads(model, dict.fromkeys(("clips", *table.families), ()), corpus)
+        recordings = Read(run.corpus_node_name("recordings", corpus), ("id", "split", "identity"))
+        run.add_whole(node, "dataset.clip_pairs:list_clip_pairs", stage=clip_pairs.CLIP_PAIRS_STAGE,
+                  table=True, resources={}, reads={"recordings": recordings, **families},
+                  writes=clip_pairs.CLIP_PAIR_COLUMNS,
                   config=settings, section="units")
     # fmt: on
 
 
 def check_unit_tables(spec: ModelSpec, model: str, section: ModelConfig) -> None:
     """Raises InvalidSettings where the settings of a table of units make none."""
-    spec.check_units(section)
+    spec.check_node_units(section)
     for name, table in spec.unit_tables.items():
-        for setting, path in setting_paths(table).items():
+        for setting, path in unit_table_setting_paths(table).items():
             least, value = (0 if setting == "seed" else 1), lookup_setting(section, path)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise InvalidSettings(
@@ -359,7 +370,7 @@ def check_unit_tables(spec: ModelSpec, model: str, section: ModelConfig) -> None
                 )
 
 
-def check_model_inputs(spec: ModelSpec, model: str, config: RunConfig) -> None:
+def check_model_config(spec: ModelSpec, model: str, config: RunConfig) -> None:
     """Raises InvalidSettings where the run's data do not fit the settings of one of its models."""
     section = getattr(config, model)
     if section.weights and section.weights not in spec.released:
@@ -367,9 +378,9 @@ def check_model_inputs(spec: ModelSpec, model: str, config: RunConfig) -> None:
             f"{model}.weights {section.weights!r}: no released weights of {spec.name}; known: "
             f"{', '.join(spec.released)}"
         )
-    spec.check_driving_reads(section)
+    spec.check_driving_reads_trained(section)
     if reserved := sorted(
-        {*spec.nodes(section), *spec.unit_tables} & {*RESERVED_NODE_NAMES, *STAGE_SECTIONS}
+        {*spec.nodes(section), *spec.unit_tables} & {*RESERVED_NODE_NAMES, *STAGE_INSTANCE_SECTIONS}
     ):
         raise InvalidSettings(f"the spec of {spec.name} names a node {reserved[0]}, as a stage is; rename it")
     check_unit_tables(spec, model, section)
@@ -381,10 +392,13 @@ def check_model_inputs(spec: ModelSpec, model: str, config: RunConfig) -> None:
                 f"expected {spec.max_sources}"
             )
     stages = {
-        stage: getattr(config, name) for stage, name in STAGE_SECTIONS.items() if hasattr(section, name)
+        stage: getattr(config, name)
+        for stage, name in STAGE_INSTANCE_SECTIONS.items()
+        if hasattr(section, name)
     }
     spec.check(
-        section, {stage: maps[getattr(section, STAGE_SECTIONS[stage])] for stage, maps in stages.items()}
+        section,
+        {stage: maps[getattr(section, STAGE_INSTANCE_SECTIONS[stage])] for stage, maps in stages.items()},
     )
 
 

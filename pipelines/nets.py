@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from models.perception import NETS
-from models.weights import find_weights
+from models.weights import find_third_party_weights
 from pipelines.engine.fingerprint import resolve_entry_point
 from storage import weight_files
 from storage.errors import InvalidInput
@@ -23,7 +23,7 @@ class NetRequirements(NamedTuple):
     gpu: bool
 
 
-def net_requirements(names: Sequence[str]) -> NetRequirements:
+def collect_net_requirements(names: Sequence[str]) -> NetRequirements:
     nets = [NETS[name] for name in names]
     return NetRequirements(
         tuple(net.loader for net in nets),
@@ -42,7 +42,7 @@ def load_nets(
     for name in names:
         try:
             files = {
-                weights: weight_files.weights_path(store, find_weights(weights))
+                weights: weight_files.weights_path(store, find_third_party_weights(weights))
                 for weights in NETS[name].weights
             }
         except InvalidInput:

@@ -53,7 +53,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, json.loads(about)
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
+def read_safetensors_metadata(path: Path) -> dict[str, Any]:
     """The metadata saved with a file's tensors, from its header alone."""
     from safetensors import SafetensorError, safe_open
 
@@ -76,7 +76,7 @@ class StepCheckpoints:
         matches = (_STEP.fullmatch(entry.name) for entry in self.store.list(""))
         return sorted(int(match[1]) for match in matches if match)
 
-    def latest_step(self, at_most: int) -> int | None:
+    def latest_step_up_to(self, at_most: int) -> int | None:
         """The last step no later than `at_most`."""
         return max((step for step in self.steps() if step <= at_most), default=None)
 

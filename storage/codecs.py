@@ -74,7 +74,7 @@ class FieldCodec(NamedTuple):
     """Whose versions the bytes or the numbers depend on; of frames, see frames.PACKAGES."""
 
 
-CODECS = {
+FIELD_CODECS_BY_EXTENSION = {
     "json": FieldCodec("storage.codecs:encode_json", ("storage.codecs:decode_json",)),
     "npz": FieldCodec("storage.codecs:encode_npz", ("storage.codecs:decode_npz",)),
     "jpgs": FieldCodec(
@@ -89,12 +89,12 @@ CODECS = {
 
 def encode_member(extension: str, value: object) -> Any:
     """A value as the bytes of its member; a video (mp4) is stored as it is."""
-    return value if extension == "mp4" else _function(CODECS[extension].encode)(value)
+    return value if extension == "mp4" else _function(FIELD_CODECS_BY_EXTENSION[extension].encode)(value)
 
 
 def decode_member(extension: str, data: bytes) -> Any:
     """The value of a member's bytes."""
-    return _function(CODECS[extension].decode[0])(data)
+    return _function(FIELD_CODECS_BY_EXTENSION[extension].decode[0])(data)
 
 
 @cache

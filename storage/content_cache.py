@@ -28,7 +28,7 @@ def cache_folder() -> Path:
     return Path(expand_home(os.environ.get("REENACT_CACHE") or ".reenact/cache")).absolute()
 
 
-def object_version(uri: str, metadata: Mapping[object, object] | None) -> str:
+def remote_object_version(uri: str, metadata: Mapping[object, object] | None) -> str:
     """A name for one state of a remote object, from what its store changes with the content: the ETag that S3
     and others give. "" where the store gives none, and only reading tells whether the object changed."""
     facts = {_text(name).lower(): _text(value) for name, value in (metadata or {}).items()}

@@ -76,7 +76,7 @@ def _parquet(rows: list[dict[str, object]], schema: pa.Schema) -> bytes:
     return out.getvalue()
 
 
-def read_parquet(data: bytes) -> pa.Table:
+def decode_parquet(data: bytes) -> pa.Table:
     """Not pq.read_table: that imports pyarrow.dataset and with it pandas, a third of a plan's time.
 
     On the calling thread alone, from Arrow's own reader: a thread of its pools that is alive while the
@@ -106,7 +106,7 @@ def _read(store: Store, path: str, parse: Callable[[bytes], T]) -> T:
 def parse_pack_record(data: bytes) -> list[UnitRecord]:
     return [
         UnitRecord(**{**row, "samples": tuple(_sample_record(s) for s in row["samples"])})
-        for row in read_parquet(data).to_pylist()
+        for row in decode_parquet(data).to_pylist()
     ]
 
 
@@ -148,7 +148,7 @@ class ManifestRow(Struct, frozen=True):
 
 def manifest_rows(units: Sequence[UnitRecord], pack: str, record_bytes: int) -> list[ManifestRow]:
     """A pack's units as its manifest lists them."""
-    shard_bytes = shards.shard_size(sample for unit in units for sample in unit.samples)
+    shard_bytes = shards.compute_shard_bytes(sample for unit in units for sample in unit.samples)
     return [ManifestRow.of(unit, pack, shard_bytes, record_bytes) for unit in units]
 
 
@@ -162,13 +162,13 @@ def encode_manifest(rows: Iterable[ManifestRow]) -> bytes:
     return _parquet([asdict(row) for row in sorted(rows, key=lambda r: r.unit)], MANIFEST_SCHEMA)
 
 
-def read_manifest(store: Store, node: str, key: str) -> list[ManifestRow]:
+def read_node_manifest(store: Store, node: str, key: str) -> list[ManifestRow]:
     return _read(store, locations.manifest_path(node, key), _manifest_rows)
 
 
 def _manifest_rows(data: bytes) -> list[ManifestRow]:
     """By column: half the time of a dict a row, which is much of a plan's."""
-    table = read_parquet(data)
+    table = decode_parquet(data)
     names = ManifestRow.__struct_fields__[: table.num_columns]  # sizes came later, at the end
     columns = [table.column(name).to_pylist() for name in names]
     return [ManifestRow(*row) for row in zip(*columns, strict=True)]
@@ -191,7 +191,7 @@ class Family:
 
     @cached_property
     def _places(self) -> dict[str, _Place]:
-        rows = [row for row in read_manifest(self.store, self.node, self.key) if row.status == "ok"]
+        rows = [row for row in read_node_manifest(self.store, self.node, self.key) if row.status == "ok"]
         if self.units is not None:
             rows = [row for row in rows if row.unit in self.units]
         wanted = {row.unit for row in rows}
@@ -243,7 +243,7 @@ class Family:
     def frames(self, key: str, indices: Sequence[int]) -> np.ndarray:
         """Some frames of a clip -> (n,H,W,3) uint8 RGB, no others read or decoded (`read_frames`)."""
         place = self._place(key)
-        return read_frames(self.store, self.node, place.pack, place.sample, indices)
+        return read_stored_frames(self.store, self.node, place.pack, place.sample, indices)
 
     def shard_uris(self) -> list[str]:
         """The shards in order, for plain `webdataset`."""
@@ -283,7 +283,7 @@ def open_shard(store: Store, node: str, pack: str) -> Iterator[Any]:
         raise StoreUnreachable(f"{path} was dropped by another run meanwhile; run again") from None
 
 
-def read_frames(
+def read_stored_frames(
     store: Store, node: str, pack: str, sample: SampleRecord, indices: Sequence[int]
 ) -> np.ndarray:
     """Some frames of a sample -> (n,H,W,3) uint8 RGB: one decode each, and one range read for neighbours. Of
@@ -367,9 +367,9 @@ class Artifact(Struct, frozen=True):
     def uri(self, name: str = "") -> str:
         return self.store.uri_of(f"{self.folder}/{name}" if name else self.folder)
 
-    def family(self, units: Iterable[str] | None = None) -> Family:
+    def open_family(self, units: Iterable[str] | None = None) -> Family:
         """All samples, or those of some units: then no other pack's record is read."""
         return Family(self.store, self.node, self.key, None if units is None else frozenset(units))
 
     def manifest(self) -> list[ManifestRow]:
-        return read_manifest(self.store, self.node, self.key)
+        return read_node_manifest(self.store, self.node, self.key)

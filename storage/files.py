@@ -22,7 +22,7 @@ from typing import Any
 from msgspec import Struct
 from pyarrow import ArrowInvalid, fs
 
-from storage.content_cache import ContentCache, object_version
+from storage.content_cache import ContentCache, remote_object_version
 from storage.errors import DamagedFile, InvalidInput, StoreError, StoreUnreachable
 from storage.uris import absolute_uri, format_store_option, join_uri, public_uri, reject_credentials
 
@@ -159,7 +159,7 @@ class Store:
         if sha256 and (copy := copies.find(sha256, name)):
             return copy
         with self.open(path) as source:
-            content = sha256 or object_version(self.uri_of(path), source.metadata())
+            content = sha256 or remote_object_version(self.uri_of(path), source.metadata())
             if content and (copy := copies.find(content, name)):
                 return copy
             with copies.temporary_path() as aside:

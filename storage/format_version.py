@@ -7,20 +7,20 @@ from storage.errors import InvalidInput
 from storage.files import Store
 from storage.uris import public_uri
 
-FORMAT_VERSION = 2
+STORE_FORMAT_VERSION = 2
 """1: without a version; its keys are made in another way, so a run computes anew and `gc` frees the old."""
 
 
-def check_format_version(store: Store) -> None:
+def check_store_format_version(store: Store) -> None:
     """Raises InvalidInput for a store that a newer version has written."""
     if not store.exists(locations.FORMAT_FILE):
         return
     found = store.read_json(locations.FORMAT_FILE)
     version = found.get("format") if isinstance(found, dict) else None
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if not isinstance(version, int) or version > STORE_FORMAT_VERSION:
         raise InvalidInput(
-            f"store {public_uri(store.uri)} has format {version!r}, this reenact knows {FORMAT_VERSION}; "
-            "update it, "
+            f"store {public_uri(store.uri)} has format {version!r}, "
+            f"this reenact knows {STORE_FORMAT_VERSION}; update it, "
             "or give another store (runtime.store or REENACT_STORE)"
         )
 
@@ -29,6 +29,6 @@ def write_format_version(store: Store) -> None:
     """Say in the store which version writes into it."""
     if (
         not store.exists(locations.FORMAT_FILE)
-        or store.read_json(locations.FORMAT_FILE)["format"] < FORMAT_VERSION
+        or store.read_json(locations.FORMAT_FILE)["format"] < STORE_FORMAT_VERSION
     ):
-        store.write_json(locations.FORMAT_FILE, {"format": FORMAT_VERSION})
+        store.write_json(locations.FORMAT_FILE, {"format": STORE_FORMAT_VERSION})

@@ -17,7 +17,7 @@ from storage.errors import DamagedFile
 
 FPS = 25
 FrameCodec = Literal["jpeg", "png", "h264"]
-FRAME_EXTENSIONS: dict[str, str] = {"jpeg": "jpgs", "png": "pngs", "h264": "mp4"}
+FRAMES_EXTENSION_BY_CODEC: dict[str, str] = {"jpeg": "jpgs", "png": "pngs", "h264": "mp4"}
 CODEC_PACKAGES: dict[str, tuple[str, ...]] = {"jpeg": ("simplejpeg",), "png": ("pillow",), "h264": ("av",)}
 MAX_FRAME_SIDE = 8_192
 """Of a frame to decode: its header is looked at first, since a small file may hold a huge picture."""
@@ -33,7 +33,7 @@ class EncodedFrames:
     data: bytes = field(repr=False)
 
     def __len__(self) -> int:
-        return len(frame_offsets(self.extension, self.data)) - 1
+        return len(frame_byte_offsets(self.extension, self.data)) - 1
 
     def decode(self, indices: Sequence[int] | None = None) -> np.ndarray:
         """(n,H,W,3) uint8 RGB as a reader will see them: only the frames asked for, all by default."""
@@ -50,9 +50,11 @@ def encode_images(
     only, 1 to 100.
     """
     if codec == "jpeg":
-        return EncodedFrames("jpgs", concatenate_with_offsets([_jpeg(image, quality) for image in images]))
+        return EncodedFrames(
+            "jpgs", concatenate_with_offset_header([_jpeg(image, quality) for image in images])
+        )
     if codec == "png":
-        return EncodedFrames("pngs", concatenate_with_offsets([_png(image) for image in images]))
+        return EncodedFrames("pngs", concatenate_with_offset_header([_png(image) for image in images]))
     return EncodedFrames("mp4", _h264(images))
 
 
@@ -66,15 +68,15 @@ def decode_frames(extension: str, data: bytes, indices: Sequence[int] | None = N
     """A member -> (n,H,W,3) uint8 RGB: only the frames asked for, all by default."""
     if extension == "mp4":
         return _from_h264(data, indices)
-    offsets = unpack_offsets(data)
+    offsets = unpack_image_offsets(data)
     wanted = range(len(offsets) - 1) if indices is None else indices
     return np.stack([decode_image(data[offsets[i] : offsets[i + 1]]) for i in wanted])
 
 
-def frame_offsets(extension: str, data: bytes) -> list[int]:
+def frame_byte_offsets(extension: str, data: bytes) -> list[int]:
     """T+1 offsets from the member's start: of each image, and the end. Of H.264, T times the whole member."""
     if extension != "mp4":
-        return unpack_offsets(data)
+        return unpack_image_offsets(data)
     import av
 
     # left to its content, a text that lists other files would open them
@@ -84,7 +86,7 @@ def frame_offsets(extension: str, data: bytes) -> list[int]:
 
 
 # --- packed images ------------------------------------------------------------------------------------------
-def concatenate_with_offsets(files: Sequence[bytes]) -> bytes:
+def concatenate_with_offset_header(files: Sequence[bytes]) -> bytes:
     """uint32 count, count+1 uint32 offsets from the end of that header, then the files; little endian."""
     ends = np.cumsum([0, *(len(f) for f in files)], dtype=np.uint64)
     if ends[-1] >= 2**32:
@@ -92,7 +94,7 @@ def concatenate_with_offsets(files: Sequence[bytes]) -> bytes:
     return np.uint32(len(files)).tobytes() + ends.astype("<u4").tobytes() + b"".join(files)
 
 
-def unpack_offsets(data: bytes) -> list[int]:
+def unpack_image_offsets(data: bytes) -> list[int]:
     """Start of each file in a packed member, and the end of the last: count+1 numbers from its start."""
     count = int.from_bytes(data[:4], "little")
     header = 4 + 4 * (count + 1)

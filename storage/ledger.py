@@ -103,7 +103,7 @@ def record_reuse(store: Store, name: str, artifacts: Iterable[tuple[str, str]]) 
     store.write_json(path, {"name": name, "artifacts": found, "time": time.time()})
 
 
-def read_reuses(
+def read_fully_cached_runs(
     store: Store, damaged: Callable[[str], object] = lambda _text: None
 ) -> Iterator[dict[str, Any]]:
     """What runs with nothing to do left behind."""

@@ -78,7 +78,7 @@ def node_keys_folder(node: str) -> str:
     return f"keys/{check_path_part(node)}"
 
 
-def acceptance_path(node: str, key: str) -> str:
+def accepted_key_path(node: str, key: str) -> str:
     return f"accepts/{check_path_part(node)}/{check_path_part(key)}.json"
 
 
@@ -102,7 +102,7 @@ def leases_folder(node: str) -> str:
     return f"leases/{check_path_part(node)}"
 
 
-def work_folder(node: str, key: str) -> str:
+def node_work_folder(node: str, key: str) -> str:
     return f"work/{check_path_part(node)}/{check_path_part(key)}"
 
 

@@ -22,13 +22,13 @@ def candidate_file_names(ids: Iterable[str]) -> list[str]:
     return [f"{one}.{extension}" for one in ids if _ID.fullmatch(one) for extension in MIRROR_EXTENSIONS]
 
 
-class Mirror:
+class VideoMirror:
     """uri: a folder, file://, s3:// or gs://; the videos lie directly in it."""
 
     def __init__(self, uri: str):
         self._store = Store(uri)
 
-    def find(self, ids: Iterable[str]) -> str | None:
+    def find_video_file_name(self, ids: Iterable[str]) -> str | None:
         """File name of the first id that is there; one request for all spellings. Raises StoreError where the
         mirror itself is gone: that is no answer about a video."""
         names = candidate_file_names(ids)

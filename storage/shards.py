@@ -234,7 +234,7 @@ def check_bytes(data: bytes, size: int, crc: int | None, store: Store, part: str
     return data
 
 
-def shard_size(samples: Iterable[SampleRecord]) -> int:
+def compute_shard_bytes(samples: Iterable[SampleRecord]) -> int:
     """Bytes of a shard with these samples: tar fills its last block, adds two empty ones, fills a record."""
     end = max((m.offset + m.size for sample in samples for m in sample.members), default=0)
     blocks = -(-end // tarfile.BLOCKSIZE) + 2
@@ -243,13 +243,13 @@ def shard_size(samples: Iterable[SampleRecord]) -> int:
 
 def encode_sample(sample: Sample) -> EncodedSample:
     key = sample["__key__"]
-    check_key(key)
+    check_sample_key(key)
     return EncodedSample(
         key, {f: encode_field(f, value) for f, value in sorted(sample.items()) if f != "__key__"}
     )
 
 
-def check_key(key: str) -> None:
+def check_sample_key(key: str) -> None:
     """A key becomes a member name: safe characters only, no dot (WebDataset splits there)."""
     if not key or not all(c.isascii() and (c.isalnum() or c in "_-#") for c in key):
         raise ValueError(f"sample key {key!r}: expected letters, digits, '_', '-' and '#' only")
@@ -286,7 +286,7 @@ class ShardWriter:
             members.append(MemberLocation(field, at, payload_size(payload), extension, crcs[field]))
             if FIELD_EXTENSIONS[field] == "jpgs":
                 data = b"".join(payload_chunks(payload))
-                starts = frame_codec.frame_offsets(extension, data)
+                starts = frame_codec.frame_byte_offsets(extension, data)
                 offsets = tuple(at + o for o in starts)
                 if extension != "mp4":
                     frame_crcs = tuple(crc32(data[a:b]) for a, b in pairwise(starts))
@@ -336,4 +336,8 @@ def codec_packages(fields: Sequence[str], frames_codec: frame_codec.FrameCodec) 
 
 
 def _codecs(fields: Iterable[str]) -> list[codecs.FieldCodec]:
-    return [codecs.CODECS[FIELD_EXTENSIONS[f]] for f in fields if FIELD_EXTENSIONS.get(f) in codecs.CODECS]
+    return [
+        codecs.FIELD_CODECS_BY_EXTENSION[FIELD_EXTENSIONS[f]]
+        for f in fields
+        if FIELD_EXTENSIONS.get(f) in codecs.FIELD_CODECS_BY_EXTENSION
+    ]

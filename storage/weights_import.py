@@ -74,7 +74,7 @@ def convert_checkpoint_to_safetensors(
         found[name] = tensor
     if not found:
         raise InvalidInput("no tensor in the file" + (f" beside {', '.join(sorted(left))}" if left else ""))
-    beside = {path.name: read_settings(path) for path in settings}
+    beside = {path.name: read_weights_settings(path) for path in settings}
     header = {"reenact": json.dumps({"settings": beside}, sort_keys=True)} if beside else None
     save_file(dict(sorted(found.items())), target, metadata=header)
     return {"tensors": len(found), "format": kind, "left": sorted(left)}
@@ -93,10 +93,10 @@ def load_torch_file(source: Path) -> Any:
     except Exception as error:  # bytes that are no pickle make pickle raise anything
         if "allocate memory" in str(error):
             raise MemoryError(str(error).splitlines()[0]) from error
-        raise InvalidInput(f"not a file of tensors alone: {one_line_message(error)}") from error
+        raise InvalidInput(f"not a file of tensors alone: {one_line_error_message(error)}") from error
 
 
-def one_line_message(error: Exception) -> str:
+def one_line_error_message(error: Exception) -> str:
     """What is wrong with the file, without torch's advice on how to load it all the same."""
     if code := re.search(r"Unsupported global: GLOBAL ([\w.]+)", str(error)):
         return f"it calls {code[1]}"
@@ -105,7 +105,7 @@ def one_line_message(error: Exception) -> str:
     return "it is cut off, or in no format of torch's"
 
 
-def read_settings(path: Path) -> dict[str, Any]:
+def read_weights_settings(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_SETTINGS_BYTES:
         raise InvalidInput(
             f"{path.name} has {path.stat().st_size} bytes; settings have less than {MAX_SETTINGS_BYTES}"

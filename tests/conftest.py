@@ -61,9 +61,9 @@ def shared_cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def project_code():
     """The project's source as keys see it, parsed and digested once: seconds, for those who ask."""
-    from pipelines.runs.session import open_project_source
+    from pipelines.runs.session import open_project_source_code
 
-    return open_project_source()
+    return open_project_source_code()
 
 
 @pytest.fixture(scope="session")

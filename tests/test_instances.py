@@ -6,7 +6,7 @@ import pytest
 
 from models.errors import InvalidSettings
 from pipelines.config import ConfigError, load_config
-from pipelines.engine.fingerprint import KeyEnvironment, compute_fingerprint
+from pipelines.engine.fingerprint import KeyEnvironment, compute_fingerprint_components
 from pipelines.engine.keys import hash_json
 from pipelines.errors import UserError
 from pipelines.graph import build_graph
@@ -32,7 +32,7 @@ def keys(environment):
             made_from |= {f"{name}.{role}": found[node_] for name, use in node.uses.items()
                           for role, (node_, _) in use.files.items()}  # fmt: skip
             found[node.name] = hash_json(
-                node.stage, compute_fingerprint(node, config, environment).key, made_from
+                node.stage, compute_fingerprint_components(node, config, environment).key, made_from
             )
         return found
 
@@ -69,8 +69,8 @@ def test_the_same_settings_under_another_name_are_the_same_node(tmp_path, enviro
     text = RUN.read_text().replace("algorithm1:", "other:").replace("fits: algorithm1", "fits: other")
     (tmp_path / "run.yaml").write_text(text)
     theirs, ours = load_config(tmp_path / "run.yaml").config, load_config(RUN).config
-    one = compute_fingerprint(build_graph(ours)["fit3dmm.algorithm1"], ours, environment)
-    other = compute_fingerprint(build_graph(theirs)["fit3dmm.other"], theirs, environment)
+    one = compute_fingerprint_components(build_graph(ours)["fit3dmm.algorithm1"], ours, environment)
+    other = compute_fingerprint_components(build_graph(theirs)["fit3dmm.other"], theirs, environment)
     assert one == other
 
 
@@ -137,7 +137,7 @@ def test_the_corpora_of_a_protocol_are_labels(portraits, environment):
     renamed = PORTRAITS.replace("faces", "stills").replace("/stills", "/faces")
     keys = []
     for graph, config in (portraits(), portraits(text=renamed)):
-        keys.append([compute_fingerprint(graph[f"{name}.portraits"], config, environment)
+        keys.append([compute_fingerprint_components(graph[f"{name}.portraits"], config, environment)
                      for name in ("pairs", "generate.headgan")])  # fmt: skip
     assert keys[0] == keys[1]
 
@@ -165,7 +165,7 @@ def test_a_model_is_trained_once_for_run_files_with_other_corpora_beside_it(envi
     for name in ("micro.yaml", "portraits.yaml"):
         config = load_config(RUN.with_name(name)).config
         graph = build_graph(config)
-        keys.append([compute_fingerprint(graph[node], config, environment)
+        keys.append([compute_fingerprint_components(graph[node], config, environment)
                      for node in ("train.headgan.adversarial", "train.headgan.decay")])  # fmt: skip
     assert keys[0] == keys[1]
 
@@ -191,7 +191,7 @@ def test_the_name_of_the_other_model_is_in_no_key(environment):
     for name in ("headgan", "headgan_b"):
         config = load_config(RUN, [f"models=[fsrt_b,{name}]", USES(f"{name}.decay")]).config
         node = build_graph(config)["train.fsrt_b.warmup"]
-        found.append((list(node.reads), compute_fingerprint(node, config, environment)))
+        found.append((list(node.reads), compute_fingerprint_components(node, config, environment)))
     assert found[0] == found[1]
     assert found[0][1].config["fsrt.phases.warmup.uses.teacher"] == "headgan.decay"
 

@@ -1,7 +1,7 @@
 import pytest
 
 from models.perception import NETS
-from pipelines.nets import load_nets, net_requirements
+from pipelines.nets import collect_net_requirements, load_nets
 from storage.errors import InvalidInput
 from storage.files import Store
 
@@ -14,7 +14,7 @@ def store(tmp_path):
 
 
 def test_what_a_node_needs_is_what_all_of_its_nets_need():
-    found = net_requirements(["analytic_head", MISSING])
+    found = collect_net_requirements(["analytic_head", MISSING])
     assert found.code == (NETS["analytic_head"].loader, NETS[MISSING].loader)
     assert set(NETS[MISSING].weights) <= set(found.weights)
     assert found.gpu == (NETS["analytic_head"].gpu or NETS[MISSING].gpu)

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from models.headgan.config import (
-    AudioConfig,
+    AudioFeatureConfig,
     ReconstructionLossConfig,
     official_architecture,
     paper_supplement_architecture,
@@ -132,7 +132,7 @@ def test_ablations_leave_out_what_they_are_named_for():
     assert config("headgan_sketch").headgan.net.condition == "sketch"
     for phase in config("headgan_nomouth").headgan.phases.values():
         assert {"discriminator", "gan", "feature_matching"} <= set(phase.loss_weights)
-        assert not any("mouth" in name for name in (*phase.loss_weights, *phase.trainable))
+        assert not any("mouth" in name for name in (*phase.loss_weights, *phase.trainable_parts))
 
 
 def test_a_net_that_hears_nothing_depends_on_no_speech():
@@ -144,4 +144,4 @@ def test_a_net_that_hears_nothing_depends_on_no_speech():
 def test_wav2vec_is_heard_over_eight_frames_and_normalised():
     whole = config("headgan_wav2vec")
     assert whole.headgan.net.audio == whole.speech["main"].size == 768
-    assert whole.headgan.hearing == AudioConfig(window=8, normalise=True)
+    assert whole.headgan.hearing == AudioFeatureConfig(window=8, normalise=True)

@@ -16,7 +16,7 @@ from pipelines.engine.node_plan import NodePlan
 from pipelines.engine.packs import claim_and_build_pack
 from pipelines.engine.plan import Planner, PlanOptions
 from pipelines.engine.runner import RunCancelled, Runner, RunOutcome
-from pipelines.engine.source_code import SourceCode
+from pipelines.engine.source_code import SourceSymbolIndex
 from storage.files import Store
 
 _names = (f"toy{i}" for i in itertools.count())
@@ -148,7 +148,7 @@ class InProcess:
     """The executor of toy graphs: one pack after the other, here, without nets."""
 
     def build_packs(self, call, jobs, store):
-        run = call.bind_nets(call.load_uses())
+        run = call.bind_nets(call.load_checkpoint_nets())
         for job in jobs:
             yield claim_and_build_pack(job, run, store)
 
@@ -224,7 +224,7 @@ class Project:
         return graph
 
     def planner(self, **options) -> Planner:
-        code = SourceCode(self.root, (self.package,))
+        code = SourceSymbolIndex(self.root, (self.package,))
         env = KeyEnvironment(code, weights=lambda name: self.weights[name])
         return Planner(self.graph(), self.config, self.store, env, PlanOptions(**options))
 

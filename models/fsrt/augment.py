@@ -17,8 +17,8 @@ from torch.nn import functional as F
 Array = TypeVar("Array", np.ndarray, Tensor)
 
 FRAME_SIZE = 256  # side of the frame on which crops are drawn
-MAX_COORDINATE = 2.0  # positional codes are unique on (-2,2)
-MAX_TRIES = 100
+MAX_ABS_AUGMENTED_COORDINATE = 2.0  # positional codes are unique on (-2,2)
+MAX_CROP_TRIES = 100
 
 # 68-point layout: what each index becomes when the picture is mirrored
 MIRRORED_LANDMARKS = np.array([
@@ -72,7 +72,7 @@ def frame_to_crop_scale_shift(crop: Array) -> tuple[Array, Array]:
 def sample_out_of_frame_crop(rng: np.random.Generator, landmarks: np.ndarray, side: int) -> np.ndarray:
     """Crop around the sources' landmarks (S,68,2) on the 256 frame; driving keypoints may end up outside."""
     left, top, right, bottom = _extents(landmarks, (0.2, 0.5, 0.2, 0.15))
-    for _ in range(MAX_TRIES):
+    for _ in range(MAX_CROP_TRIES):
         cut = (
             _up_to(rng, left - 1),
             _up_to(rng, top - 1),
@@ -83,7 +83,7 @@ def sample_out_of_frame_crop(rng: np.random.Generator, landmarks: np.ndarray, si
         if crop[0] + crop[2] >= 1 or crop[1] + crop[3] >= 1:
             continue
         scale, shift = frame_to_crop_scale_shift(crop)
-        if np.abs((np.array([[-1.0], [1.0]]) + shift) * scale).max() <= MAX_COORDINATE:
+        if np.abs((np.array([[-1.0], [1.0]]) + shift) * scale).max() <= MAX_ABS_AUGMENTED_COORDINATE:
             return crop
     return np.zeros(4, np.float32)
 
@@ -123,7 +123,7 @@ def crop_resize(images: Tensor, crop: Tensor | None, size: int) -> Tensor:
 
 
 # --- mirroring ----------------------------------------------------------------------------------------------
-def mirror_frames(frames: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def flip_frames_and_landmarks(frames: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """frames (n,S,S,3), landmarks (n,68,2) in pixels; left and right points change places."""
     turned = landmarks[:, MIRRORED_LANDMARKS].copy()
     turned[..., 0] = frames.shape[2] - turned[..., 0]

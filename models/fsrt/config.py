@@ -17,11 +17,11 @@ MAX_SIDE, MAX_DEPTH, MAX_WIDTH = 2048, 64, 16_384
 size, and a net of 30,000 blocks takes a minute to lay out before its tensors tell that it is none.
 """
 IMAGE_SIDE_FIELDS = ("image_size", "size")
-NETWORK_DEPTH_FIELDS = ("blocks", "patch_blocks", "encoder_depth", "decoder_depth",
+DEPTH_AND_OCTAVE_FIELDS = ("blocks", "patch_blocks", "encoder_depth", "decoder_depth",
           "pixel_octaves", "keypoint_octaves", "start_octave")  # fmt: skip
-MAX_FIELD_VALUES: dict[str, int] = {
+MAX_ARCHITECTURE_FIELD_VALUES: dict[str, int] = {
     **dict.fromkeys(IMAGE_SIDE_FIELDS, MAX_SIDE),
-    **dict.fromkeys(NETWORK_DEPTH_FIELDS, MAX_DEPTH),
+    **dict.fromkeys(DEPTH_AND_OCTAVE_FIELDS, MAX_DEPTH),
 }
 
 
@@ -117,7 +117,7 @@ class Architecture(Struct, frozen=True, kw_only=True):
         return self.patch_width * 2**self.patch_blocks
 
     @property
-    def token_count(self) -> int:
+    def tokens_per_source(self) -> int:
         """Latent tokens of one source image."""
         return (self.image_size // 2**self.patch_blocks) ** 2
 
@@ -144,7 +144,11 @@ def _check_sizes(
 ) -> None:
     """ValueError for a whole number below what `least` says, else 1, or above what MOST says, else WIDTH."""
     for name in net.__struct_fields__:
-        value, low, high = getattr(net, name), least.get(name, 1), MAX_FIELD_VALUES.get(name, MAX_WIDTH)
+        value, low, high = (
+            getattr(net, name),
+            least.get(name, 1),
+            MAX_ARCHITECTURE_FIELD_VALUES.get(name, MAX_WIDTH),
+        )
         layers = value if isinstance(value, tuple) else (value,)
         if len(layers) > MAX_DEPTH:
             raise ValueError(f"{name} of {len(layers)} layers: expected {MAX_DEPTH} or fewer")
@@ -195,7 +199,7 @@ class DiscriminatorConfig(Struct, frozen=True, kw_only=True):
         return side - 3
 
 
-class ImageLossConfig(Struct, frozen=True, kw_only=True):
+class ImageLossRenderingConfig(Struct, frozen=True, kw_only=True):
     """How phases `perceptual` and `adversarial` come by whole images: a quarter of the pixels is rendered
     with gradient, the rest without, from the same tokens.
     """
@@ -215,7 +219,7 @@ class ImageLossConfig(Struct, frozen=True, kw_only=True):
             raise ValueError(f"loss_input lattice with pixels {self.pixels}: expected pixels lattice")
 
 
-class SamplingConfig(Struct, frozen=True, kw_only=True):
+class TrainingSampleConfig(Struct, frozen=True, kw_only=True):
     """What one training sample holds."""
 
     sources: int = 1
@@ -272,9 +276,9 @@ class AugmentConfig(Struct, frozen=True, kw_only=True):
 class FsrtConfig(ModelConfig, frozen=True, kw_only=True):
     net: Architecture = field(default_factory=Architecture)
     phases: dict[str, Phase | None] = field(default_factory=lambda: dict(PHASES))
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    sampling: TrainingSampleConfig = field(default_factory=TrainingSampleConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    images: ImageLossConfig = field(default_factory=ImageLossConfig)
+    images: ImageLossRenderingConfig = field(default_factory=ImageLossRenderingConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     vgg19: Literal["imagenet", "random"] = "imagenet"
     """Weights of the perceptual loss's net. random: no file is needed, and everything trained so says it."""

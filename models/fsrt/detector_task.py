@@ -19,10 +19,13 @@ from models.errors import InvalidSettings
 from models.fsrt import augment, losses, visualize
 from models.fsrt.config import AugmentConfig, KeypointDetectorConfig
 from models.fsrt.keypoints import KeypointDetector, heatmap_cell_coordinates
-from models.task import Batch, Sample, StatelessTask, Table, TrainStep, ValidationOutput
+from models.task import Batch, Sample, StatelessTask, TrainingTable, TrainStep, ValidationOutput
 
-DISTILLED_DETECTOR_PROVENANCE = {"kp_detector": "distilled"}  # stands beside every score the detector touches
-LANDMARK_GROUPS: tuple[tuple[int, ...], ...] = (  # a distilled keypoint is the mean of these of the 68 points
+DISTILLED_KEYPOINT_DETECTOR_PROVENANCE = {
+    "kp_detector": "distilled"
+}  # stands beside every score the detector touches
+# A distilled keypoint is the mean of these of the 68 points.
+KEYPOINT_LANDMARK_GROUPS: tuple[tuple[int, ...], ...] = (
     (0, 1, 2), (7, 8, 9), (14, 15, 16),  # ends of the jaw and the chin
     (17, 18, 19, 20, 21), (22, 23, 24, 25, 26),  # brows
     (36, 37, 38, 39, 40, 41), (42, 43, 44, 45, 46, 47),  # eyes
@@ -35,11 +38,11 @@ TIGHT_CROP_SHARE = 0.25  # share of samples cropped as the next phase crops for 
 
 def landmark_group_means(landmarks: np.ndarray, side: int) -> np.ndarray:
     """landmarks (...,68,2) in pixels -> the distilled keypoints (...,10,2) on the [-1,1] frame."""
-    means = np.stack([landmarks[..., list(group), :].mean(-2) for group in LANDMARK_GROUPS], axis=-2)
+    means = np.stack([landmarks[..., list(group), :].mean(-2) for group in KEYPOINT_LANDMARK_GROUPS], axis=-2)
     return (means / side * 2 - 1).astype(np.float32)
 
 
-class DetectorNet(nn.Module):
+class KeypointDetectorWrapper(nn.Module):
     def __init__(self, net: KeypointDetectorConfig) -> None:
         super().__init__()
         self.kp_detector = KeypointDetector(net)
@@ -49,14 +52,17 @@ class KeypointTask(StatelessTask):
     """Regress means of landmark groups; the published detector was learned without labels (FOMM)."""
 
     def __init__(self, detector: KeypointDetectorConfig, augment: AugmentConfig) -> None:
-        if detector.keypoints != len(LANDMARK_GROUPS):
+        if detector.keypoints != len(KEYPOINT_LANDMARK_GROUPS):
             raise InvalidSettings(
-                f"detector.keypoints {detector.keypoints}: the distilled detector has {len(LANDMARK_GROUPS)}"
+                f"detector.keypoints {detector.keypoints}: the distilled detector has "
+                f"{len(KEYPOINT_LANDMARK_GROUPS)}"
             )
         self.detector, self.changes = detector, augment
-        self.net = DetectorNet(detector)
+        self.net = KeypointDetectorWrapper(detector)
 
-    def sample(self, rng: np.random.Generator, tables: Mapping[str, Table], training: bool) -> Sample | None:
+    def sample(
+        self, rng: np.random.Generator, tables: Mapping[str, TrainingTable], training: bool
+    ) -> Sample | None:
         """frames (1,S,S,3), target (K,2) on the cropped frame, crop (4,), colours (8,)"""
         clip = tables["clips"].pick_clip(rng)
         index = [int(rng.integers(clip.length))]
@@ -69,7 +75,7 @@ class KeypointTask(StatelessTask):
         colours = augment.neutral_color_jitter(1)
         if training:
             if rng.random() < self.changes.flip:
-                frames, landmarks = augment.mirror_frames(frames, landmarks)
+                frames, landmarks = augment.flip_frames_and_landmarks(frames, landmarks)
             scaled = landmarks * (augment.FRAME_SIZE / side)
             kind = rng.random()  # the detector will see both kinds of crop in the next phase
             if kind < self.changes.out_of_frame:
@@ -119,4 +125,4 @@ class KeypointTask(StatelessTask):
         return {"model": "fsrt", "detector": to_builtins(self.detector)}
 
     def provenance(self) -> dict[str, str]:
-        return DISTILLED_DETECTOR_PROVENANCE
+        return DISTILLED_KEYPOINT_DETECTOR_PROVENANCE

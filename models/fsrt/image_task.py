@@ -22,15 +22,15 @@ from models.fsrt.config import (
     Architecture,
     AugmentConfig,
     DiscriminatorConfig,
-    ImageLossConfig,
-    SamplingConfig,
+    ImageLossRenderingConfig,
+    TrainingSampleConfig,
 )
 from models.fsrt.discriminator import Discriminator
 from models.fsrt.network import max_queries_per_pass, pixel_grid
 from models.fsrt.pixel_sampling import LatticePixels, RandomPixels
-from models.fsrt.task import AugmentedFrames, DecoderInputs, ReenactmentTask
+from models.fsrt.task import AugmentedFrames, DecoderInputs, FsrtReenactmentTask
 from models.gan import forward_with_frozen_weights
-from models.perception.interfaces import FeatureNet
+from models.perception.interfaces import PerceptualLossNet
 from models.precision import at_least_float32
 from models.task import Batch, Sample, TrainStep
 
@@ -38,15 +38,19 @@ MAX_PIXELS_PER_PASS = 65_536  # pixels of one pass without gradient, over all sa
 LossTerms = dict[str, Callable[[], Tensor]]
 
 
-class WholeImageTask(ReenactmentTask):
+class WholeImageTask(FsrtReenactmentTask):
     """Whole images: the pixel loss over all of them, and the perceptual one."""
 
     def __init__(
-        self, net: Architecture, sampling: SamplingConfig, augment: AugmentConfig, images: ImageLossConfig
+        self,
+        net: Architecture,
+        sampling: TrainingSampleConfig,
+        augment: AugmentConfig,
+        images: ImageLossRenderingConfig,
     ) -> None:
         super().__init__(net, sampling, augment)
         self.images = images
-        self.vgg: FeatureNet | None = None
+        self.vgg: PerceptualLossNet | None = None
 
     def set_frozen_nets(self, nets: Mapping[str, Any]) -> None:
         """The perceptual loss's net, if the phase weighs that loss. Without one the term is not offered."""
@@ -89,15 +93,18 @@ class WholeImageTask(ReenactmentTask):
             quarter.flatten_pixel_grid(grid)
         )  # with gradient, and shared with the pass without
         mine = decoder.decode_queries(
-            scene.keys_values, decoder.combine_queries(quarter.gather_pixels(table, 0), scene.frame)
+            scene.keys_values,
+            decoder.fuse_pixel_motion_embeddings(quarter.gather_pixels(table, 0), scene.frame),
         )
         mine = at_least_float32(mine)
         if self.images.loss_input == "lattice":
             assert isinstance(quarter, LatticePixels)
-            return quarter.quarter_to_image(mine), quarter.subsample(target)
+            return quarter.quarter_to_half_size_image(mine), quarter.subsample_images(target)
         # After the pass with gradient: autocast keeps the weights it has converted, and those that it
         # converts here would have no gradient.
-        return quarter.compose_image([mine, *self.render_remaining_pixels(scene, table, quarter)]), target
+        return quarter.compose_image_from_parts(
+            [mine, *self.render_remaining_pixels(scene, table, quarter)]
+        ), target
 
     def render_remaining_pixels(
         self, scene: DecoderInputs, table: Tensor, quarter: LatticePixels | RandomPixels
@@ -115,7 +122,9 @@ class WholeImageTask(ReenactmentTask):
                     rows = quarter.gather_pixels(table, part, slice(start, start + step))
                     chunks.append(
                         at_least_float32(
-                            decoder.decode_queries(keys_values, decoder.combine_queries(rows, frame))
+                            decoder.decode_queries(
+                                keys_values, decoder.fuse_pixel_motion_embeddings(rows, frame)
+                            )
                         )
                     )
                 parts.append(torch.cat(chunks, dim=1))
@@ -141,9 +150,9 @@ class AdversarialTask(WholeImageTask):
     def __init__(
         self,
         net: Architecture,
-        sampling: SamplingConfig,
+        sampling: TrainingSampleConfig,
         augment: AugmentConfig,
-        images: ImageLossConfig,
+        images: ImageLossRenderingConfig,
         discriminator: DiscriminatorConfig,
     ) -> None:
         super().__init__(net, sampling, augment, images)

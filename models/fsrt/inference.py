@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.checkpoint import Checkpoint
-from models.checkpoint_metadata import parse_settings, printable_text
+from models.checkpoint_metadata import parse_checkpoint_settings, printable_text
 from models.errors import InvalidFile, InvalidSettings
 from models.fsrt.config import Architecture
 from models.fsrt.network import Fsrt, KeysValues
@@ -32,7 +32,7 @@ MAX_PIXELS_PER_KEYPOINT_PASS = {"cpu": 4 * 65_536, "cuda": 16 * 65_536}
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedSources:
+class FsrtEncodedSources:
     """Sources as the decoder looks at them."""
 
     keys_values: KeysValues
@@ -72,8 +72,10 @@ class FsrtReenactor(FrameDrivenReenactor):
         if "architecture" not in checkpoint.metadata:
             phase = printable_text(checkpoint.metadata.get("phase"))
             raise InvalidFile(f"{checkpoint.name} holds fsrt phase {phase}, which cannot render images")
-        net, architecture, provenance = checkpoint.restore_net(
-            lambda metadata: parse_settings(Architecture, metadata["architecture"], "architecture"),
+        net, architecture, provenance = checkpoint.load_net_and_metadata(
+            lambda metadata: parse_checkpoint_settings(
+                Architecture, metadata["architecture"], "architecture"
+            ),
             Fsrt,
             TRAINING_ONLY_PREFIXES,
         )
@@ -106,13 +108,13 @@ class FsrtReenactor(FrameDrivenReenactor):
         )
 
     @torch.inference_mode()
-    def encode_sources(self, sources: FaceFrames) -> EncodedSources:
+    def encode_sources(self, sources: FaceFrames) -> FsrtEncodedSources:
         """Encode sources; together they describe one person."""
         found = self._motion(sources.frames)
         images = self._resized(sources.frames, self.image_size)
         with self._autocast():
             z = self.net.encoder(images[None], found["keypoints"][None], found["expression"][None])
-            return EncodedSources(self.net.decoder.keys_values(z), found["keypoints"])
+            return FsrtEncodedSources(self.net.decoder.keys_values(z), found["keypoints"])
 
     @torch.inference_mode()
     def extract_motion(self, driving: FaceFrames) -> Motion:
@@ -121,7 +123,7 @@ class FsrtReenactor(FrameDrivenReenactor):
 
     @torch.inference_mode()
     def transfer_motion(
-        self, scene: EncodedSources, driving: Motion, first: Motion, how: MotionTransfer
+        self, scene: FsrtEncodedSources, driving: Motion, first: Motion, how: MotionTransfer
     ) -> Motion:
         """Supplement 7.3: only keypoints are transferred, the expression is always the driving frame's."""
         if how.motion == "absolute":
@@ -133,7 +135,7 @@ class FsrtReenactor(FrameDrivenReenactor):
         return {**driving, "keypoints": moved}
 
     @torch.inference_mode()
-    def render(self, scene: EncodedSources, motion: Motion) -> np.ndarray:
+    def render(self, scene: FsrtEncodedSources, motion: Motion) -> np.ndarray:
         """-> (T,I,I,3) float32 in [0,1]"""
         keypoints, expression = motion["keypoints"], motion["expression"]
         with self._autocast():

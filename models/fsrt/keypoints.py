@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from models.fsrt.config import Architecture, KeypointDetectorConfig
 from models.precision import at_least_float32
 
-BLUR_TAPS = 13  # taps; sigma 1.5 for the fixed reduction by 4
+BLUR_KERNEL_SIZE = 13  # taps; sigma 1.5 for the fixed reduction by 4
 
 
 class AntiAliasedDownsample(nn.Module):
@@ -23,13 +23,15 @@ class AntiAliasedDownsample(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        taps = torch.arange(BLUR_TAPS, dtype=torch.float32) - BLUR_TAPS // 2
+        taps = torch.arange(BLUR_KERNEL_SIZE, dtype=torch.float32) - BLUR_KERNEL_SIZE // 2
         line = torch.exp(-(taps**2) / (2 * 1.5**2))
         kernel = torch.outer(line, line)
-        self.register_buffer("weight", (kernel / kernel.sum()).expand(3, 1, BLUR_TAPS, BLUR_TAPS).clone())
+        self.register_buffer(
+            "weight", (kernel / kernel.sum()).expand(3, 1, BLUR_KERNEL_SIZE, BLUR_KERNEL_SIZE).clone()
+        )
 
     def forward(self, image: Tensor) -> Tensor:
-        return F.conv2d(image, self.weight, stride=4, padding=BLUR_TAPS // 2, groups=3)
+        return F.conv2d(image, self.weight, stride=4, padding=BLUR_KERNEL_SIZE // 2, groups=3)
 
 
 class DownBlock(nn.Module):
@@ -133,7 +135,7 @@ class ExpressionExtractor(nn.Module):
         none of it needs a gradient.
         """
         with torch.autocast(features.device.type, enabled=False):  # the regularisers compare these
-            patches = pool_patches(features, heatmap)  # (B,K,C,7,7)
+            patches = pool_heatmap_patches(features, heatmap)  # (B,K,C,7,7)
             weight = self.expression.weight.unflatten(0, (self.keypoints, -1))  # (K,E/K,C,7,7)
             bias = self.expression.bias
             assert bias is not None
@@ -144,7 +146,7 @@ class ExpressionExtractor(nn.Module):
 
 
 @torch.no_grad()
-def pool_patches(features: Tensor, heatmap: Tensor, taps: int = 7) -> Tensor:
+def pool_heatmap_patches(features: Tensor, heatmap: Tensor, taps: int = 7) -> Tensor:
     """Mean patch of the feature map under each heatmap: (B,C,F,F), (B,K,G,G) -> (B,K,C,taps,taps)."""
     cells = heatmap.shape[-1]
     weights = heatmap.flatten(2)  # (B,K,G*G)

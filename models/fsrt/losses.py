@@ -51,7 +51,7 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     return ((1 - at_least_float32(real)).square() + at_least_float32(fake).square()).mean()
 
 
-def expression_invariance_loss(
+def expression_colour_invariance_loss(
     source: Tensor, source_other: Tensor, driving: Tensor, driving_other: Tensor
 ) -> Tensor:
     """Two colour versions of a frame should give one expression: half the sum of the two mean squares."""
@@ -59,7 +59,7 @@ def expression_invariance_loss(
     return 0.5 * (gaps + (at_least_float32(driving) - at_least_float32(driving_other)).square().mean())
 
 
-def variance_loss(e: Tensor) -> Tensor:
+def feature_variance_hinge_loss(e: Tensor) -> Tensor:
     """e (N,E): hinge on the spread over the FEATURES of each vector (not VICReg's spread over the batch)."""
     spread = (at_least_float32(e).var(dim=1) + 1e-4).sqrt()
     return torch.relu(1 - spread).mean()

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from models.fsrt.config import Architecture
 from models.fsrt.keypoints import ExpressionExtractor, KeypointDetector
-from models.onednn import Linear, attention, linear
+from models.onednn import OnednnLinear, attention, onednn_linear
 
 RGB_CHANNELS = 3
 MAX_CPU_QUERIES = 4096
@@ -72,7 +72,9 @@ class MLP(nn.Module):
     def __init__(self, size: int, hidden: int) -> None:
         super().__init__()
         # The released layout counts a dropout (0 in the paper) after each layer.
-        self.net = nn.Sequential(Linear(size, hidden), nn.GELU(), nn.Identity(), Linear(hidden, size))
+        self.net = nn.Sequential(
+            OnednnLinear(size, hidden), nn.GELU(), nn.Identity(), OnednnLinear(hidden, size)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)
@@ -96,8 +98,8 @@ class SelfAttention(nn.Module):
     def __init__(self, size: int, heads: int, head_size: int) -> None:
         super().__init__()
         self.heads = heads
-        self.to_qkv = Linear(size, 3 * heads * head_size, bias=False)
-        self.to_out = nn.Sequential(Linear(heads * head_size, size))
+        self.to_qkv = OnednnLinear(size, 3 * heads * head_size, bias=False)
+        self.to_out = nn.Sequential(OnednnLinear(heads * head_size, size))
 
     def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
         q, k, v = (split_heads(part, self.heads) for part in self.to_qkv(x).chunk(3, dim=-1))
@@ -112,9 +114,9 @@ class CrossAttention(nn.Module):
     def __init__(self, size: int, tokens: int, heads: int, head_size: int) -> None:
         super().__init__()
         self.heads = heads
-        self.to_q = Linear(size, heads * head_size, bias=False)
-        self.to_kv = Linear(tokens, 2 * heads * head_size, bias=False)
-        self.to_out = nn.Sequential(Linear(heads * head_size, size))
+        self.to_q = OnednnLinear(size, heads * head_size, bias=False)
+        self.to_kv = OnednnLinear(tokens, 2 * heads * head_size, bias=False)
+        self.to_out = nn.Sequential(OnednnLinear(heads * head_size, size))
 
     def keys_values(self, z: Tensor) -> tuple[Tensor, Tensor]:
         k, v = self.to_kv(z).chunk(2, dim=-1)
@@ -231,7 +233,9 @@ class Encoder(nn.Module):
         for block in self.conv_blocks[1:]:
             x = block(x)
         project = self.per_patch_linear  # a 1x1 convolution in the released layout
-        tokens = linear(x.flatten(2).transpose(1, 2), project.weight.flatten(1), project.bias)  # (B*S,T,D)
+        tokens = onednn_linear(
+            x.flatten(2).transpose(1, 2), project.weight.flatten(1), project.bias
+        )  # (B*S,T,D)
         if self.joint:
             tokens = tokens.unflatten(0, (B, S)).flatten(1, 2)  # (B,S*T,D)
             seen = None if present is None else attention_mask(present, tokens.shape[1] // S)
@@ -265,7 +269,7 @@ class AllocationTransformer(nn.Module):
         super().__init__()
         size = net.query_size
         self.input_mlp = nn.Sequential(
-            Linear(size, net.query_mlp), nn.ReLU(inplace=True), Linear(net.query_mlp, size)
+            OnednnLinear(size, net.query_mlp), nn.ReLU(inplace=True), OnednnLinear(net.query_mlp, size)
         )
         attending: list[nn.Module] = [
             CrossAttention(size, net.token_size, net.decoder_heads, net.head_size)
@@ -273,7 +277,7 @@ class AllocationTransformer(nn.Module):
         ]
         self.transformer = Transformer(size, net.decoder_mlp, attending)
 
-    def input_mlp_layers(self) -> tuple[nn.Linear, nn.Module, nn.Module]:
+    def unpack_input_mlp(self) -> tuple[nn.Linear, nn.Module, nn.Module]:
         first, relu, second = self.input_mlp
         assert isinstance(first, nn.Linear)
         return first, relu, second
@@ -299,8 +303,8 @@ class Decoder(nn.Module):
         widths = [net.query_size, *net.render]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
-            layers += [Linear(before, after), nn.ReLU(inplace=True)]
-        self.render_mlp = nn.Sequential(*layers, Linear(widths[-1], RGB_CHANNELS))
+            layers += [OnednnLinear(before, after), nn.ReLU(inplace=True)]
+        self.render_mlp = nn.Sequential(*layers, OnednnLinear(widths[-1], RGB_CHANNELS))
 
     def forward(
         self, z: Tensor, pixels: Tensor, keypoints: Tensor, expression: Tensor, present: Tensor | None = None
@@ -325,24 +329,26 @@ class Decoder(nn.Module):
         """The input MLP over [keypoint code | pixel code | e]: a table over pixels plus one vector a frame ->
         (B,P,D).
         """
-        return self.combine_queries(self.embed_pixels(pixels), self.embed_motion(keypoints, expression))
+        return self.fuse_pixel_motion_embeddings(
+            self.embed_pixels(pixels), self.embed_motion(keypoints, expression)
+        )
 
     def embed_pixels(self, pixels: Tensor) -> Tensor:
         """pixels (...,2) -> what they add to the first layer (...,hidden), whatever the frame."""
-        first, _, _ = self.allocation_transformer.input_mlp_layers()
+        first, _, _ = self.allocation_transformer.unpack_input_mlp()
         _, to_pixels, _ = first.weight.split(self.inputs, dim=1)
-        return linear(positional_encoding(pixels, self.octaves, self.start), to_pixels)
+        return onednn_linear(positional_encoding(pixels, self.octaves, self.start), to_pixels)
 
     def embed_motion(self, keypoints: Tensor, expression: Tensor) -> Tensor:
         """What a frame adds to the first layer, whatever the pixel: (B,K,2), (B,E) -> (B,hidden)."""
-        first, _, _ = self.allocation_transformer.input_mlp_layers()
+        first, _, _ = self.allocation_transformer.unpack_input_mlp()
         to_keypoints, _, to_expression = first.weight.split(self.inputs, dim=1)
         code = positional_encoding(keypoints.flatten(1), self.keypoint_octaves, self.start)
         return F.linear(code, to_keypoints, first.bias) + F.linear(expression, to_expression)
 
-    def combine_queries(self, table: Tensor, frame: Tensor) -> Tensor:
+    def fuse_pixel_motion_embeddings(self, table: Tensor, frame: Tensor) -> Tensor:
         """Rows of the pixel table (P,hidden) or (B,P,hidden) and frames (B,hidden) -> queries (B,P,D)."""
-        _, relu, second = self.allocation_transformer.input_mlp_layers()
+        _, relu, second = self.allocation_transformer.unpack_input_mlp()
         return second(relu(table + frame.unsqueeze(1)))
 
     def decode_queries(self, keys_values: KeysValues, queries: Tensor) -> Tensor:
@@ -367,7 +373,9 @@ class Decoder(nn.Module):
         keys_values, frame = self.keys_values(z, present), self.embed_motion(keypoints, expression)
         pixels = pixel_grid(side, side, keypoints.dtype, keypoints.device).flatten(0, 1)
         parts = [
-            self.decode_queries(keys_values, self.combine_queries(self.embed_pixels(chunk), frame))
+            self.decode_queries(
+                keys_values, self.fuse_pixel_motion_embeddings(self.embed_pixels(chunk), frame)
+            )
             for chunk in pixels.split(max(1, max_queries_per_pass(most, z.device) // len(z)))
         ]
         return torch.cat(parts, dim=1).transpose(1, 2).unflatten(2, (side, side))
@@ -389,7 +397,7 @@ class Decoder(nn.Module):
             for frame, pixels_of in zip(
                 *(x.split(max(1, most // len(pixels))) for x in (frames, part)), strict=True
             ):
-                queries = self.combine_queries(table, frame).flatten(0, 1)  # (n*p,D)
+                queries = self.fuse_pixel_motion_embeddings(table, frame).flatten(0, 1)  # (n*p,D)
                 pixels_of.copy_(self.decode_queries(keys_values, queries.unsqueeze(0)).view_as(pixels_of))
         return images.transpose(1, 2).unflatten(2, (side, side))
 

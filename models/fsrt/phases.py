@@ -17,14 +17,15 @@ KEYPOINTS_PHASE = Phase(
     optimizers={"g": Optimizer(lr=2e-4, schedule=Schedule(warmup=500, decay=0.1, decay_steps=20_000))},
     updates={
         "generator": Update(
-            parts=dict.fromkeys(DETECTOR_PARTS, 1.0), losses={"position": Loss(1.0), "heatmap": Loss(0.01)}
+            parts=dict.fromkeys(DETECTOR_PARTS, 1.0),
+            losses={"position": Loss(1.0), "heatmap": Loss(0.01)},
         )
     },
     best=None,  # it renders nothing
 )
 
 
-OPTIMIZER = Optimizer(
+WARMUP_DECAY_OPTIMIZER = Optimizer(
     lr=1e-4, schedule=Schedule(warmup=2_500, decay=0.16, decay_steps=4_000_000, step_offset=None)
 )
 """C: one schedule for all phases, the discriminator's Adam too."""
@@ -35,7 +36,7 @@ WARMUP_PHASE = Phase(
     steps=200_000,  # S 7.2: a warm-up without perceptual and adversarial losses is essential
     batch=24,  # S 7.2: 8 in total was unstable
     chunk=8,  # 8 samples on each of 3 GPUs: covariance over 16 expression vectors
-    optimizers={"g": OPTIMIZER},
+    optimizers={"g": WARMUP_DECAY_OPTIMIZER},
     updates={
         "generator": Update(
             parts=dict.fromkeys(RENDERER_PARTS, 1.0),
@@ -59,7 +60,7 @@ PERCEPTUAL_PHASE = Phase(
     steps=300_000,  # C: iterations 200,000 to 499,999
     batch=24,
     chunk=8,
-    optimizers={"g": OPTIMIZER},
+    optimizers={"g": WARMUP_DECAY_OPTIMIZER},
     updates={"generator": Update(parts=dict.fromkeys(RENDERER_PARTS, 1.0), losses=WHOLE_IMAGE_PHASE_LOSSES)},
 )
 
@@ -73,7 +74,7 @@ ADVERSARIAL_PHASE = Phase(
     steps=500_000,
     batch=24,
     chunk=8,
-    optimizers={"g": OPTIMIZER, "d": OPTIMIZER},
+    optimizers={"g": WARMUP_DECAY_OPTIMIZER, "d": WARMUP_DECAY_OPTIMIZER},
     updates={
         "generator": Update(
             parts=dict.fromkeys(RENDERER_PARTS, 1.0),

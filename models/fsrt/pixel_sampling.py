@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def split_lattices(pixels: Tensor) -> Tensor:
+def split_pixel_lattices(pixels: Tensor) -> Tensor:
     """(side,side,X) -> (4,N,X): the four lattices, each row by row."""
     split = pixels.unflatten(1, (-1, 2)).unflatten(0, (-1, 2))  # (y,dy,x,dx,X)
     return split.permute(1, 3, 0, 2, 4).flatten(2, 3).flatten(0, 1)
 
 
-def merge_lattices(parts: Tensor) -> Tensor:
+def merge_pixel_lattices(parts: Tensor) -> Tensor:
     """(B,4,N,X), lattices in order -> (B,X,side,side)"""
     half = int(parts.shape[2] ** 0.5)
     split = parts.unflatten(2, (half, half)).unflatten(1, (2, 2))  # (B,dy,dx,y,x,X)
@@ -38,25 +38,25 @@ class LatticePixels:
 
     def flatten_pixel_grid(self, grid: Tensor) -> Tensor:
         """Pixel grid (side,side,2) -> (4,N,2), what `rows` picks from."""
-        return split_lattices(grid)
+        return split_pixel_lattices(grid)
 
     def gather_pixels(self, table: Tensor, part: int, at: slice = slice(None)) -> Tensor:
         """table (4,N,X), arranged -> (B,n,X): these rows of a part. Part k of lattice l is l XOR k."""
         # index_select: the gradient of table[...] is summed in no fixed order by several threads
         return table[:, at].index_select(0, self.number ^ part)
 
-    def compose_image(self, parts: Sequence[Tensor]) -> Tensor:
+    def compose_image_from_parts(self, parts: Sequence[Tensor]) -> Tensor:
         """Parts in order, (B,N,X) each -> (B,X,side,side)"""
         every = torch.stack(list(parts), dim=1)
         order = torch.arange(4, device=every.device) ^ self.number.unsqueeze(1)  # (B,4)
-        return merge_lattices(every[torch.arange(len(every), device=every.device).unsqueeze(1), order])
+        return merge_pixel_lattices(every[torch.arange(len(every), device=every.device).unsqueeze(1), order])
 
-    def quarter_to_image(self, part: Tensor) -> Tensor:
+    def quarter_to_half_size_image(self, part: Tensor) -> Tensor:
         """The quarter (B,N,X) as an image of half the side -> (B,X,side/2,side/2)"""
         half = int(part.shape[1] ** 0.5)
         return part.transpose(1, 2).unflatten(2, (half, half))
 
-    def subsample(self, images: Tensor) -> Tensor:
+    def subsample_images(self, images: Tensor) -> Tensor:
         """The same pixels of given images: (B,X,side,side) -> (B,X,side/2,side/2)"""
         split = images.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # (B,X,y,dy,x,dx)
         split = split.permute(0, 3, 5, 1, 2, 4).flatten(1, 2)  # (B,4,X,y,x)
@@ -83,7 +83,7 @@ class RandomPixels:
         """table (side*side,X) -> (B,n,X): these rows of a part."""
         return F.embedding(self.pixels[part][:, at], table)  # like index_select, sums in a fixed order
 
-    def compose_image(self, parts: Sequence[Tensor]) -> Tensor:
+    def compose_image_from_parts(self, parts: Sequence[Tensor]) -> Tensor:
         """Parts in order, (B,n,X) each -> (B,X,side,side)"""
         every, places = torch.cat(list(parts), dim=1), torch.cat(self.pixels, dim=1)
         places = places.unsqueeze(-1).expand_as(every)

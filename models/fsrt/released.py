@@ -28,7 +28,7 @@ from msgspec.structs import replace
 from torch import Tensor, nn
 
 from models.checkpoint import Checkpoint
-from models.checkpoint_metadata import parse_settings
+from models.checkpoint_metadata import parse_checkpoint_settings
 from models.errors import InvalidFile, InvalidSettings
 from models.fsrt.config import Architecture, DiscriminatorConfig, KeypointDetectorConfig, full_architecture
 from models.fsrt.discriminator import Discriminator
@@ -44,7 +44,7 @@ RENDERER_WEIGHTS_IDS = ("fsrt_vox", "fsrt_vox_2src")
 DETECTOR_WEIGHTS_IDS = ("fsrt_kp", "fomm_vox")
 DETECTOR_PART, DISCRIMINATOR_PART = "kp_detector", "discriminator"
 RENDERER_PARTS = ("expression_encoder", "encoder", "decoder")
-OPTIMIZER_KEYS = ("optimizer", "optimizer_disc")
+RELEASED_OPTIMIZER_KEYS = ("optimizer", "optimizer_disc")
 JACOBIAN_KEYS = ("jacobian.weight", "jacobian.bias")
 FIELDS_ALLOWED_TO_DIFFER = ("image_size", "encoder_attention", "initial")
 """Settings of the net that may differ from the published ones without making its weights meaningless."""
@@ -52,7 +52,7 @@ NET_FILE, DETECTOR_FILE = "vox256.pt", "kp_detector.pt"
 
 
 # --- reading ------------------------------------------------------------------------------------------------
-def read_released(
+def read_released_weights(
     files: Mapping[str, Path], section: FsrtConfig | None = None, phase: Phase | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Imported files by weights id -> tensors by our names (float32; counters int64), and their provenance.
@@ -65,7 +65,7 @@ def read_released(
     tensors = _gathered(files)
     what, parts = f"weights {' and '.join(files)}", _parts(tensors, files)
     if phase is not None:
-        idle = set(parts) - set(phase_parts(phase))
+        idle = set(parts) - set(phase_net_parts(phase))
         tensors = {name: tensor for name, tensor in tensors.items() if _part(name) not in idle}
         parts = tuple(part for part in parts if part not in idle)
     if section is None:
@@ -96,8 +96,8 @@ def read_released(
 def load_released(files: Mapping[str, Path], section: FsrtConfig | None = None) -> Checkpoint:
     """A net to render with, as a checkpoint of our own holds it: the one of a run's settings, or, without
     them, the published one that the tensors' shapes show. The discriminator stays behind. Raises InvalidFile
-    or InvalidSettings as `read_released` does."""
-    tensors, provenance = read_released(files, section)
+    or InvalidSettings as `read_released_weights` does."""
+    tensors, provenance = read_released_weights(files, section)
     if not any(name in files for name in RENDERER_WEIGHTS_IDS):
         raise InvalidSettings(
             f"weights {' and '.join(files)} hold a detector alone, which cannot render images"
@@ -114,9 +114,9 @@ def load_released(files: Mapping[str, Path], section: FsrtConfig | None = None) 
     return Checkpoint(tensors=own, metadata=metadata, name=" and ".join(files))
 
 
-def check_released_weights(weights_id: str, path: Path) -> None:
-    """Whether an imported file is what its id says; raises InvalidFile or InvalidSettings as `read_released`
-    does."""
+def check_weights_match_id(weights_id: str, path: Path) -> None:
+    """Whether an imported file is what its id says; raises InvalidFile or InvalidSettings as
+    `read_released_weights` does."""
     tensors = _opened(weights_id, path)
     wanted = expected_shapes(
         infer_architecture(tensors, full_architecture()), DiscriminatorConfig(), _parts(tensors, [weights_id])
@@ -155,7 +155,7 @@ def _opened(weights_id: str, path: Path) -> dict[str, Tensor]:
     found = {
         name: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in read_tensors(path).items()
-        if _part(name) not in OPTIMIZER_KEYS
+        if _part(name) not in RELEASED_OPTIMIZER_KEYS
     }
     if weights_id == "fsrt_kp":
         return _unwrapped({f"{DETECTOR_PART}.{name}": tensor for name, tensor in found.items()})
@@ -196,13 +196,13 @@ def _parts(tensors: Mapping[str, Tensor], files: Iterable[str]) -> tuple[str, ..
     return parts
 
 
-def phase_parts(phase: Phase) -> tuple[str, ...]:
+def phase_net_parts(phase: Phase) -> tuple[str, ...]:
     """The parts of the net of a phase."""
-    if set(phase.trainable) <= {DETECTOR_PART}:
+    if set(phase.trainable_parts) <= {DETECTOR_PART}:
         return (DETECTOR_PART,)
     return (
         (DETECTOR_PART, *RENDERER_PARTS, DISCRIMINATOR_PART)
-        if DISCRIMINATOR_PART in phase.trainable
+        if DISCRIMINATOR_PART in phase.trainable_parts
         else (DETECTOR_PART, *RENDERER_PARTS)
     )
 
@@ -305,12 +305,14 @@ def export_released_format(
     checkpoint does not hold exactly its net, or a file is there already: nothing is overwritten.
     """
     if "architecture" in about:
-        net = parse_settings(Architecture, about["architecture"], "architecture")
+        net = parse_checkpoint_settings(Architecture, about["architecture"], "architecture")
         wanted = expected_shapes(net, DiscriminatorConfig(), (DETECTOR_PART, *RENDERER_PARTS))
     elif "detector" in about:
         with torch.device("meta"):
             found = tensor_shapes(
-                KeypointDetector(parse_settings(KeypointDetectorConfig, about["detector"], "detector"))
+                KeypointDetector(
+                    parse_checkpoint_settings(KeypointDetectorConfig, about["detector"], "detector")
+                )
             )
         wanted = {f"{DETECTOR_PART}.{name}": shape for name, shape in found.items()}
     else:

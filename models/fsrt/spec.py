@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from models.api import Phase, ReleasedWeights
+from models.api import Phase, ReleasedWeightsInit
 from models.fsrt.config import FsrtConfig
 from models.fsrt.phases import DETECTOR_PARTS, PHASES, RENDERER_PARTS
 from models.spec import FamilyFields, ModelSpec, TaskSpec
 
-PHASE_PARTS = {
+PHASE_NET_PARTS = {
     "keypoints": DETECTOR_PARTS,
     "warmup": DETECTOR_PARTS + RENDERER_PARTS,
     "perceptual": DETECTOR_PARTS + RENDERER_PARTS,
     "adversarial": (*DETECTOR_PARTS, *RENDERER_PARTS, "discriminator"),
 }
 """Of the net that each phase's task builds."""
-TASKS = {
+PHASE_TASKS = {
     "keypoints": TaskSpec(
         task="models.fsrt.detector_task:KeypointTask",
         settings=("net.detector", "augment", "seed", "precision"),
     ),
     "warmup": TaskSpec(
-        task="models.fsrt.task:ReenactmentTask",
+        task="models.fsrt.task:FsrtReenactmentTask",
         settings=("net", "sampling", "augment", "seed", "precision"),
     ),
     "perceptual": TaskSpec(
@@ -32,27 +32,29 @@ TASKS = {
         settings=("net", "sampling", "augment", "images", "discriminator", "seed", "precision"),
     ),
 }
-_READER = "models.fsrt.released:read_released"
-RELEASED_WEIGHTS = {
-    "fsrt_vox": ReleasedWeights(_READER, ("fsrt_vox", "fsrt_kp"), DETECTOR_PARTS + RENDERER_PARTS),
-    "fsrt_vox_2src": ReleasedWeights(_READER, ("fsrt_vox_2src", "fsrt_kp"), DETECTOR_PARTS + RENDERER_PARTS),
-    "fsrt_vox_fomm": ReleasedWeights(_READER, ("fsrt_vox", "fomm_vox"), DETECTOR_PARTS + RENDERER_PARTS),
-    "fsrt_vox_2src_fomm": ReleasedWeights(
+_READER = "models.fsrt.released:read_released_weights"
+RELEASED_WEIGHTS_INITS = {
+    "fsrt_vox": ReleasedWeightsInit(_READER, ("fsrt_vox", "fsrt_kp"), DETECTOR_PARTS + RENDERER_PARTS),
+    "fsrt_vox_2src": ReleasedWeightsInit(
+        _READER, ("fsrt_vox_2src", "fsrt_kp"), DETECTOR_PARTS + RENDERER_PARTS
+    ),
+    "fsrt_vox_fomm": ReleasedWeightsInit(_READER, ("fsrt_vox", "fomm_vox"), DETECTOR_PARTS + RENDERER_PARTS),
+    "fsrt_vox_2src_fomm": ReleasedWeightsInit(
         _READER, ("fsrt_vox_2src", "fomm_vox"), DETECTOR_PARTS + RENDERER_PARTS
     ),
-    "fsrt_kp": ReleasedWeights(_READER, ("fsrt_kp",), DETECTOR_PARTS),
-    "fomm_vox": ReleasedWeights(_READER, ("fomm_vox",), DETECTOR_PARTS),
+    "fsrt_kp": ReleasedWeightsInit(_READER, ("fsrt_kp",), DETECTOR_PARTS),
+    "fomm_vox": ReleasedWeightsInit(_READER, ("fomm_vox",), DETECTOR_PARTS),
 }
 """The last two bring the detector alone, which is what the paper begins with. A net's file holds no detector;
 whether FSRT's own equals FOMM's is not known, so that taking FOMM's is a choice of its own.
 """
 
 
-def phase_parts(config: FsrtConfig, phase: Phase) -> tuple[str, ...]:
-    return PHASE_PARTS[phase.name]
+def phase_net_parts(config: FsrtConfig, phase: Phase) -> tuple[str, ...]:
+    return PHASE_NET_PARTS[phase.name]
 
 
-def phase_inputs(config: FsrtConfig, phase: Phase) -> FamilyFields:
+def phase_family_fields(config: FsrtConfig, phase: Phase) -> FamilyFields:
     """The detector learns from landmarks; the crops of the other phases are placed by them."""
     return {"clips": ("frames",), "keypoints": ("landmarks",)}
 
@@ -68,12 +70,12 @@ SPEC = ModelSpec(
     name="fsrt",
     config=FsrtConfig,
     phases=PHASES,
-    tasks=TASKS,
-    parts=phase_parts,
-    reads=phase_inputs,
+    tasks=PHASE_TASKS,
+    parts=phase_net_parts,
+    reads=phase_family_fields,
     nets=phase_loss_nets,
     net_settings=("vgg19",),
-    released=RELEASED_WEIGHTS,
+    released=RELEASED_WEIGHTS_INITS,
     inference="models.fsrt.inference:FsrtReenactor",
     inference_nets=lambda config: (),
     driving_reads=lambda config: {"clips": ("frames",)},

@@ -18,10 +18,10 @@ from msgspec import to_builtins
 from torch import Tensor
 
 from models.fsrt import augment, losses, visualize
-from models.fsrt.config import Architecture, AugmentConfig, SamplingConfig
+from models.fsrt.config import Architecture, AugmentConfig, TrainingSampleConfig
 from models.fsrt.network import Fsrt, KeysValues, pixel_grid
 from models.precision import at_least_float32
-from models.task import Batch, Sample, StatelessTask, Table, TrainStep, ValidationOutput
+from models.task import Batch, Sample, StatelessTask, TrainingTable, TrainStep, ValidationOutput
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +83,17 @@ def gather_present_source_expressions(of_sources: Tensor, present: Tensor | None
     return of_sources.flatten(0, 1) if present is None else of_sources[present]
 
 
-class ReenactmentTask(StatelessTask):
+class FsrtReenactmentTask(StatelessTask):
     """Render the driving frame from the source, its keypoints and its expression. Detector frozen."""
 
-    def __init__(self, net: Architecture, sampling: SamplingConfig, augment: AugmentConfig) -> None:
+    def __init__(self, net: Architecture, sampling: TrainingSampleConfig, augment: AugmentConfig) -> None:
         self.architecture, self.sampling, self.changes = net, sampling, augment
         self.net = Fsrt(net)
 
     # --- sampling: numpy, in the reader's threads ---
-    def sample(self, rng: np.random.Generator, tables: Mapping[str, Table], training: bool) -> Sample | None:
+    def sample(
+        self, rng: np.random.Generator, tables: Mapping[str, TrainingTable], training: bool
+    ) -> Sample | None:
         """n sources and a driving frame, with replacement as published; validation: the first n frames as
         sources, one of the others as driving frame.
         """
@@ -114,11 +116,11 @@ class ReenactmentTask(StatelessTask):
         colours = augment.neutral_color_jitter(3)
         if training:
             if rng.random() < self.changes.flip:
-                frames, landmarks = augment.mirror_frames(frames, landmarks)
+                frames, landmarks = augment.flip_frames_and_landmarks(frames, landmarks)
             scaled = landmarks * (augment.FRAME_SIZE / side)
             if rng.random() < self.changes.out_of_frame:
                 crop = augment.sample_out_of_frame_crop(rng, scaled[:n], side)
-            tight = self.sample_third_crop(rng, scaled[n], side)
+            tight = self.sample_expression_view_crop(rng, scaled[n], side)
             colours = augment.sample_color_jitter(rng, 3, self.changes.jitter, self.changes.hue)
         sample = {
             "frames": np.ascontiguousarray(frames),
@@ -138,7 +140,9 @@ class ReenactmentTask(StatelessTask):
         pixels = self.architecture.image_size**2
         return {"queries": rng.choice(pixels, self.sampling.queries, replace=False)}
 
-    def sample_third_crop(self, rng: np.random.Generator, landmarks: np.ndarray, side: int) -> np.ndarray:
+    def sample_expression_view_crop(
+        self, rng: np.random.Generator, landmarks: np.ndarray, side: int
+    ) -> np.ndarray:
         """What the third view of the driving frame leaves out; landmarks (68,2) on the 256 frame -> (4,)."""
         if self.changes.expression_view == "tight":
             return augment.sample_expression_crop(rng, landmarks, side)
@@ -256,7 +260,7 @@ class ReenactmentTask(StatelessTask):
         grid = pixel_grid(side, side, views.target.dtype, views.target.device).flatten(0, 1)
         table = decoder.embed_pixels(grid[queries])
         rendered = decoder.decode_queries(
-            scene.keys_values, decoder.combine_queries(table, scene.frame)
+            scene.keys_values, decoder.fuse_pixel_motion_embeddings(table, scene.frame)
         )  # (B,P,3)
         wanted = views.target.flatten(2).gather(2, queries.unsqueeze(1).expand(-1, 3, -1)).transpose(1, 2)
         return {
@@ -273,10 +277,12 @@ class ReenactmentTask(StatelessTask):
         )
         first, second = torch.cat([sources1, motion.driving]), torch.cat([sources2, motion.driving_tight])
         return {
-            "invariance": lambda: losses.expression_invariance_loss(
+            "invariance": lambda: losses.expression_colour_invariance_loss(
                 sources1, sources2, motion.driving, motion.driving_tight
             ),
-            "variance": lambda: losses.variance_loss(first) + losses.variance_loss(second),
+            "variance": lambda: (
+                losses.feature_variance_hinge_loss(first) + losses.feature_variance_hinge_loss(second)
+            ),
             "covariance": lambda: losses.covariance_loss(first) + losses.covariance_loss(second),
         }
 

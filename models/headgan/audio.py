@@ -12,15 +12,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.errors import InvalidFile
-from models.headgan.config import AudioConfig
+from models.headgan.config import AudioFeatureConfig
 
-EPSILON = 1e-5
+AUDIO_VARIANCE_EPSILON = 1e-5
 
 
 def select_audio_vectors(
     speech: np.ndarray,
     frames: Sequence[int],
-    how: AudioConfig,
+    how: AudioFeatureConfig,
     has_sound: bool = True,
     whose: str = "what drives",
 ) -> np.ndarray:
@@ -46,12 +46,12 @@ def select_audio_vectors(
             "have them made anew (`reenact run RUN.yaml --force speech`)"
         )
     if how.normalise:
-        spread = np.sqrt(found.var(1, keepdims=True) + EPSILON)
+        spread = np.sqrt(found.var(1, keepdims=True) + AUDIO_VARIANCE_EPSILON)
         found = (found - found.mean(1, keepdims=True)) / spread
     return found.astype(np.float32)
 
 
-def _window(how: AudioConfig) -> tuple[np.ndarray, np.ndarray]:
+def _window(how: AudioFeatureConfig) -> tuple[np.ndarray, np.ndarray]:
     """Rows from the frame's own, and their weights."""
     if how.align == "official":
         return np.arange(how.window), np.ones(how.window)

@@ -128,7 +128,7 @@ def recompute_in_backward(work: Callable[..., Tensor], *args: Any, recompute: bo
     return checkpoint(work, *args, use_reentrant=False, preserve_rng_state=False)  # pyright: ignore[reportReturnType]
 
 
-def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+def modulate_norm_leaky_relu(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """LeakyReLU of scale * instance norm of x + shift."""
     return F.leaky_relu(torch.addcmul(shift, scale, instance_norm(x)), LEAKY_SLOPE, inplace=True)
 
@@ -179,16 +179,16 @@ class SpadeBlock(nn.Module):
         """x (B,before,h,w), guide (B,M,H,W) of any side -> (B,after,h,w)."""
         if guide.shape[-2:] != x.shape[-2:]:
             guide = F.interpolate(guide, x.shape[-2:], mode="nearest")
-        y = spade_conv(x, guide, self.norm_0, self.conv_0, recompute)
-        y = spade_conv(y, guide, self.norm_1, self.conv_1, recompute)
+        y = apply_spade_conv(x, guide, self.norm_0, self.conv_0, recompute)
+        y = apply_spade_conv(y, guide, self.norm_1, self.conv_1, recompute)
         if not self.residual:
             return y
         if x.shape[1] != y.shape[1]:
-            x = spade_conv(x, guide, self.norm_s, self.conv_s, recompute)
+            x = apply_spade_conv(x, guide, self.norm_s, self.conv_s, recompute)
         return x + y
 
 
-def spade_conv(
+def apply_spade_conv(
     x: Tensor, guide: Tensor, norm: SpadeModulation, conv: SpectralConv, recompute: bool
 ) -> Tensor:
     scale, shift = norm(guide, recompute)
@@ -198,11 +198,11 @@ def spade_conv(
 def modulate_then_convolve(
     x: Tensor, scale: Tensor, shift: Tensor, conv: SpectralConv, recompute: bool
 ) -> Tensor:
-    """The convolution of `modulate`, over zero borders."""
+    """The convolution of `modulate_norm_leaky_relu`, over zero borders."""
     weight = conv.normalized_weight(x.device)  # out here, as the backward pass may repeat `work`
 
     def work(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        return F.conv2d(modulate(x, scale, shift), weight, conv.bias, padding=conv.padding)
+        return F.conv2d(modulate_norm_leaky_relu(x, scale, shift), weight, conv.bias, padding=conv.padding)
 
     return recompute_in_backward(work, x, scale, shift, recompute=recompute)
 

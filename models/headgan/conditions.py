@@ -20,7 +20,7 @@ from models.headgan.motion import CAMERA_PARAMETER_COUNT
 from models.perception.head.morphable import MorphableModel
 from models.perception.head.raster_torch import Shading, rasterize
 
-FACE_REGIONS = ("front", "eyeballs")
+RENDERED_HEAD_REGIONS = ("front", "eyeballs")
 """Regions that are rendered of a model that names the first: LSFM, the paper's, is a face with closed
 eye sockets and without ears, neck and the back of the head. Models without regions are rendered whole.
 """
@@ -123,8 +123,12 @@ class FaceRenderer:
 def _region(model: MorphableModel, full_head: bool) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (N,) that are rendered, and triangles (F,3) among them."""
     everything = np.ones(len(model.mean), bool)
-    masks = [model.regions[name] for name in FACE_REGIONS if name in model.regions]
-    kept = everything if full_head or FACE_REGIONS[0] not in model.regions else np.logical_or.reduce(masks)
+    masks = [model.regions[name] for name in RENDERED_HEAD_REGIONS if name in model.regions]
+    kept = (
+        everything
+        if full_head or RENDERED_HEAD_REGIONS[0] not in model.regions
+        else np.logical_or.reduce(masks)
+    )
     faces = model.faces[kept[model.faces].all(1)]
     vertices, place = np.unique(faces, return_inverse=True)
     return vertices, place.reshape(-1, 3)

@@ -16,7 +16,7 @@ from models.headgan.phases import PHASES
 from models.model_config import ModelConfig
 
 RGB_CHANNELS = 3
-MAX_LEVELS = 8
+MAX_DOWNSAMPLING_LEVELS = 8
 HeadModelName = Literal["analytic_head", "flame", "bfm_deep3d", "bfm_3ddfa", "lsfm"]
 """Morphable models, by their names in models.perception.NETS."""
 
@@ -65,8 +65,8 @@ class Architecture(Struct, frozen=True, kw_only=True):
             value, least = getattr(self, name), 0 if name == "audio" else 1
             if isinstance(value, int) and not isinstance(value, bool) and value < least:
                 raise ValueError(f"{name} {value}: expected {least} or more")
-        if self.levels > MAX_LEVELS:
-            raise ValueError(f"levels {self.levels}: expected {MAX_LEVELS} or fewer")
+        if self.levels > MAX_DOWNSAMPLING_LEVELS:
+            raise ValueError(f"levels {self.levels}: expected {MAX_DOWNSAMPLING_LEVELS} or fewer")
         if self.upsampling == "shuffle" and self.base != 4:
             raise ValueError(f"base {self.base} with upsampling shuffle, which divides channels by 4")
         if self.image_size % 2**self.levels or self.image_size // 2**self.levels < 4:
@@ -145,7 +145,7 @@ class ReconstructionLossConfig(Struct, frozen=True, kw_only=True):
             raise ValueError(f"vgg_layers {self.vgg_layers}: expected 5 weights of 0 or more, one above 0")
 
 
-class AudioConfig(Struct, frozen=True, kw_only=True):
+class AudioFeatureConfig(Struct, frozen=True, kw_only=True):
     """How rows of `speech` become a frame's audio vector (models/headgan/audio.py)."""
 
     window: int = 0
@@ -167,7 +167,7 @@ class HeadGanConfig(ModelConfig, frozen=True, kw_only=True):
     phases: dict[str, Phase | None] = field(default_factory=lambda: dict(PHASES))
     head: HeadModelName = "analytic_head"
     """The morphable model that is drawn: that of `fits.NAME.model`."""
-    hearing: AudioConfig = field(default_factory=AudioConfig)
+    hearing: AudioFeatureConfig = field(default_factory=AudioFeatureConfig)
     """What is made of the rows of `speech`; their length must be `net.audio`."""
     identity: Literal["clip_mean", "frame"] = "clip_mean"
     """Whose face is drawn: one a clip, for fits of single frames jitter, or each frame's own as in C, which
@@ -203,7 +203,7 @@ class HeadGanConfig(ModelConfig, frozen=True, kw_only=True):
         """Terms that nothing computes are an error before anything runs."""
         settings = (
             (self.discriminators.mouth, "discriminators.mouth", MOUTH_LOSSES),
-            (self.net.flow, "net.flow", FLOW_LOSSES),
+            (self.net.flow, "net.flow", FLOW_DEPENDENT_LOSSES),
             (self.net.mask, "net.mask", MASK_LOSSES),
         )
         for on, setting, names in settings:
@@ -216,7 +216,7 @@ class HeadGanConfig(ModelConfig, frozen=True, kw_only=True):
 
 
 MOUTH_LOSSES = {"discriminator_mouth", "gan_mouth", "feature_matching_mouth"}
-FLOW_LOSSES = {"l1_warped", "perceptual_warped"}
+FLOW_DEPENDENT_LOSSES = {"l1_warped", "perceptual_warped"}
 MASK_LOSSES = {"mask"}
 
 

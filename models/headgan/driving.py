@@ -15,17 +15,17 @@ from models.errors import InvalidFile, InvalidSettings
 from models.headgan.motion import (
     CameraAdaptation,
     HeadMotion,
-    adapt_to_reference,
+    adapt_motion_to_reference_head,
     change_expression,
-    offset_identity,
+    offset_identity_coeffs,
     set_frontal,
     set_pose,
 )
-from models.perception.head.landmark_fit import LandmarkFitOptions, face_size, fit_video
+from models.perception.head.landmark_fit import LandmarkFitOptions, face_size, fit_video_landmarks
 from models.perception.head.morphable import MorphableModel
 from models.reenactor import ANGLES, MAX_FACELESS_SHARE, MotionEdit, MotionMode
 
-MAX_BRIDGED_FRAMES = 5
+MAX_BRIDGED_FIT_GAP = 5
 """Longest run of frames without a fit that is bridged from both sides; as in training."""
 NO_CAMERA_ADAPTATION = CameraAdaptation(scale=False, translation=False)
 
@@ -35,29 +35,29 @@ def fit_motion(model: MorphableModel, landmarks: np.ndarray, whose: str) -> tupl
     what stands for frames that have no fit, for people. whose: "source" or "driving", for errors.
 
     One identity for all frames. A run of frames without a fit, because there is no face or the 3D face does
-    not fit, is bridged from both sides up to `MAX_BRIDGED_FRAMES` frames; in a longer one, and at the ends,
+    not fit, is bridged from both sides up to `MAX_BRIDGED_FIT_GAP` frames; in a longer one, and at the ends,
     the last fit before it (at the start: the first after it) is kept. Raises InvalidFile, naming the frames,
-    where the 3D face does not fit in more than `MAX_BRIDGED_FRAMES` frames of a run, and where more than
+    where the 3D face does not fit in more than `MAX_BRIDGED_FIT_GAP` frames of a run, and where more than
     `MAX_FACELESS_SHARE` of all have no fit.
     """
     size = face_size(landmarks)
     has_face = size > 1
     if not has_face.any():
         raise InvalidFile(f"{whose}: no landmarks in any of {len(landmarks)} frames")
-    fit, good = fit_video(model, landmarks, LandmarkFitOptions())
+    fit, good = fit_video_landmarks(model, landmarks, LandmarkFitOptions())
     notes, standing = [], np.arange(len(good))
     for first, last in true_runs(~good):
         misfits = first + np.flatnonzero(has_face[first:last])
-        gap = f"{whose} {describe_gap(first, last, len(misfits))}"
-        if len(misfits) > MAX_BRIDGED_FRAMES or not good.any():
+        gap = f"{whose} {describe_unfitted_frames(first, last, len(misfits))}"
+        if len(misfits) > MAX_BRIDGED_FIT_GAP or not good.any():
             off = (fit.error / size)[misfits].max()
             raise InvalidFile(
-                f"{gap}; it is off by up to {off:.0%} of the face's size, and up to {MAX_BRIDGED_FRAMES} "
+                f"{gap}; it is off by up to {off:.0%} of the face's size, and up to {MAX_BRIDGED_FIT_GAP} "
                 "such frames "
                 "in a row can be bridged; another picture, or a video cut into parts, may do"
             )
         inside = first > 0 and last < len(good)
-        if inside and last - first <= MAX_BRIDGED_FRAMES:
+        if inside and last - first <= MAX_BRIDGED_FIT_GAP:
             notes.append(f"{gap}; bridged from both sides")
         else:
             standing[first:last] = kept = first - 1 if first else last
@@ -84,7 +84,7 @@ def true_runs(mask: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
-def describe_gap(first: int, last: int, misfits: int) -> str:
+def describe_unfitted_frames(first: int, last: int, misfits: int) -> str:
     """Frames first to last - 1 and why they have no fit: the 3D face does not fit in `misfits` of them, the
     others show no face."""
     where = f"frame {first}" if last - first == 1 else f"frames {first} to {last - 1}"
@@ -98,7 +98,9 @@ def transfer_motion(driving: HeadMotion, reference: HeadMotion, follow: MotionMo
     """The driving motion on the reference's face. absolute: with its camera, as in reconstruction; relative:
     with the reference's mean size and place (1.6).
     """
-    return adapt_to_reference(driving, reference, NO_CAMERA_ADAPTATION if follow == "absolute" else None)
+    return adapt_motion_to_reference_head(
+        driving, reference, NO_CAMERA_ADAPTATION if follow == "absolute" else None
+    )
 
 
 def edit_motion(
@@ -115,7 +117,7 @@ def edit_motion(
     if expression_from is not None:
         motion = change_expression(motion, expression_from, add=False)
     changed = change_expression(motion, coefficient_deltas("expression", edit.expression, model))
-    return offset_identity(changed, coefficient_deltas("identity", edit.identity, model))
+    return offset_identity_coeffs(changed, coefficient_deltas("identity", edit.identity, model))
 
 
 def coefficient_deltas(

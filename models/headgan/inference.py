@@ -16,29 +16,29 @@ import torch
 from torch import Tensor
 
 from models.checkpoint import Checkpoint
-from models.checkpoint_metadata import parse_settings
+from models.checkpoint_metadata import parse_checkpoint_settings
 from models.errors import InvalidFile, InvalidSettings
 from models.headgan import visualize
 from models.headgan.audio import select_audio_vectors
 from models.headgan.blocks import fold_spectral_norm
 from models.headgan.conditions import FaceRenderer
-from models.headgan.config import Architecture, AudioConfig, HeadModelName
+from models.headgan.config import Architecture, AudioFeatureConfig, HeadModelName
 from models.headgan.driving import coefficient_deltas, edit_motion, fit_motion, transfer_motion
 from models.headgan.motion import (
     MOTION_PARTS,
     HeadMotion,
     IdentityChoice,
     check_motion_array,
-    parse_motion,
-    read_motion,
-    window_indices,
+    driving_window_indices,
+    parse_head_motion_arrays,
+    read_clip_head_motion,
 )
 from models.headgan.network import Generator, GeneratorOutput
 from models.perception.head.morphable import MorphableModel
 from models.perception.head.raster_torch import Shading
 from models.precision import autocast, choose_precision
 from models.reenactor import (
-    ABSOLUTE_TRANSFER,
+    ABSOLUTE_MOTION_TRANSFER,
     ClipFrames,
     FaceFrames,
     Motion,
@@ -64,7 +64,7 @@ class CheckpointModelSettings:
     """Of models.perception.NETS: the morphable model that is rendered"""
     identity: IdentityChoice = "clip_mean"
     shading: Shading = "smooth"
-    hearing: AudioConfig
+    hearing: AudioFeatureConfig
     speech: Mapping[str, Any]
     """Settings of the speech encoder, as far as they are known"""
 
@@ -75,18 +75,18 @@ class CheckpointModelSettings:
             if about[name] not in get_args(known):
                 raise InvalidFile(f"{name} {about[name]!r}: expected one of {', '.join(get_args(known))}")
         return cls(
-            net=parse_settings(Architecture, about["architecture"], "architecture"),
+            net=parse_checkpoint_settings(Architecture, about["architecture"], "architecture"),
             head=about["head"],
             identity=about["identity"],
             shading=about["shading"],
-            hearing=parse_settings(AudioConfig, about["hearing"], "hearing"),
+            hearing=parse_checkpoint_settings(AudioFeatureConfig, about["hearing"], "hearing"),
             speech=dict(about["speech"] or {}),
         )
 
 
 # --- the model ----------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
-class EncodedSource:
+class HeadGanEncodedSource:
     """A source as the net looks at it."""
 
     head: HeadMotion
@@ -140,7 +140,7 @@ class HeadGanReenactor:
         precision: Precision = "auto",
     ) -> HeadGanReenactor:
         """The checkpoint "renderer"; its discriminators are left out."""
-        net, described, provenance = checkpoints["renderer"].restore_net(
+        net, described, provenance = checkpoints["renderer"].load_net_and_metadata(
             CheckpointModelSettings.from_metadata,
             lambda described: Generator(described.net),
             TRAINING_ONLY_PREFIXES,
@@ -171,7 +171,7 @@ class HeadGanReenactor:
         coefficient_deltas("identity", how.edit.identity, self.morphable_model)
 
     # --- what drives ---
-    def audio_features(self, speech: np.ndarray) -> np.ndarray:
+    def audio_features_from_speech(self, speech: np.ndarray) -> np.ndarray:
         """speech (N,D), a row each 40 ms -> (N,A) float32."""
         if speech.shape[1] != self.described.net.audio:
             raise InvalidSettings(
@@ -181,13 +181,13 @@ class HeadGanReenactor:
         return select_audio_vectors(speech, range(len(speech)), self.described.hearing)
 
     def motion_from_arrays(self, parameters: Mapping[str, np.ndarray]) -> Motion:
-        """What `motion.parse_motion` takes, and `size` (), the side of the image in whose pixels scale and
-        translation are (without: I), and `speech` (T,A), what is heard (without: nothing).
+        """What `motion.parse_head_motion_arrays` takes, and `size` (), the side of the image in whose
+        pixels scale and translation are (without: I), and `speech` (T,A), what is heard (without: nothing).
         """
         given = dict(parameters)
         size, speech = np.asarray(given.pop("size", self.image_size)), given.pop("speech", None)
         zoom = self.image_size / float(check_motion_array("size", size, (), least=1))
-        head = parse_motion(given, self.morphable_model.n_id, self.morphable_model.n_exp)
+        head = parse_head_motion_arrays(given, self.morphable_model.n_id, self.morphable_model.n_exp)
         return self._parts(head.rescale_pixels(zoom)) | self._sound(speech, len(head))
 
     def extract_motion(self, driving: FaceFrames) -> Motion:
@@ -201,7 +201,7 @@ class HeadGanReenactor:
         return {"landmarks": landmarks} | self._sound(driving.audio_features, len(landmarks))
 
     @torch.inference_mode()
-    def encode_sources(self, sources: FaceFrames) -> EncodedSource:
+    def encode_sources(self, sources: FaceFrames) -> HeadGanEncodedSource:
         """One source. InvalidSettings: more of them, or one to which the 3D face does not fit."""
         if len(sources.frames) != 1:
             raise InvalidSettings(
@@ -214,7 +214,7 @@ class HeadGanReenactor:
 
     @torch.inference_mode()
     def transfer_motion(
-        self, scene: EncodedSource, driving: Motion, first: Motion, how: MotionTransfer
+        self, scene: HeadGanEncodedSource, driving: Motion, first: Motion, how: MotionTransfer
     ) -> Motion:
         """The whole video's motion -> packed (T,W,P) float32, windows; audio (T,A)."""
         self.check_transfer(how)
@@ -223,13 +223,13 @@ class HeadGanReenactor:
 
     # --- pictures ---
     @torch.inference_mode()
-    def render(self, scene: EncodedSource, motion: Motion) -> np.ndarray:
+    def render(self, scene: HeadGanEncodedSource, motion: Motion) -> np.ndarray:
         """-> (T,I,I,3) float32 in [0,1]"""
         parts = [(self.run_generator(scene, one)[0].image.float() + 1) / 2 for one in self._batches(motion)]
         return torch.cat(parts).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
 
     @torch.inference_mode()
-    def run_generator(self, scene: EncodedSource, motion: Motion) -> tuple[GeneratorOutput, Tensor]:
+    def run_generator(self, scene: HeadGanEncodedSource, motion: Motion) -> tuple[GeneratorOutput, Tensor]:
         """All that the net makes of T frames, in one pass, and their own conditions (T,3,I,I) in [0,1]."""
         packed = motion["packed"].to(self.device)
         windows = self._conditions(packed)  # (T,W,3,I,I)
@@ -240,7 +240,7 @@ class HeadGanReenactor:
 
     @torch.inference_mode()
     def drive(
-        self, source: ClipFrames, driving: ClipFrames, transfer: MotionTransfer = ABSOLUTE_TRANSFER
+        self, source: ClipFrames, driving: ClipFrames, transfer: MotionTransfer = ABSOLUTE_MOTION_TRANSFER
     ) -> np.ndarray:
         """From the clips' fits and the driving clip's speech features -> (T,I,I,3) float32 in [0,1].
         InvalidSettings for several sources.
@@ -252,8 +252,8 @@ class HeadGanReenactor:
 
     @torch.inference_mode()
     def prepare_drive(
-        self, source: ClipFrames, driving: ClipFrames, transfer: MotionTransfer = ABSOLUTE_TRANSFER
-    ) -> tuple[EncodedSource, Motion]:
+        self, source: ClipFrames, driving: ClipFrames, transfer: MotionTransfer = ABSOLUTE_MOTION_TRANSFER
+    ) -> tuple[HeadGanEncodedSource, Motion]:
         """What `drive` renders."""
         if len(source) != 1:
             raise InvalidSettings(
@@ -265,7 +265,7 @@ class HeadGanReenactor:
         scene = self._scene(images, motion.select_frames(list(source.indices)))
         if source.clip.key != driving.clip.key:
             motion = self._stored_motion(driving.clip, driving[:1].images().shape[1])
-        if source.clip.key != driving.clip.key or transfer != ABSOLUTE_TRANSFER:
+        if source.clip.key != driving.clip.key or transfer != ABSOLUTE_MOTION_TRANSFER:
             motion = self._transferred(scene, motion, transfer)
         packed = self._windows(motion, driving.indices)
         return scene, {"packed": packed, "audio": self._stored_audio(driving)}
@@ -284,7 +284,9 @@ class HeadGanReenactor:
     # --- details ---
     def _stored_motion(self, clip: Clip, side: int) -> HeadMotion:
         """Of a whole clip whose frames have this side, in pixels of images of side I."""
-        return read_motion(clip.read_field, self.described.identity).rescale_pixels(self.image_size / side)
+        return read_clip_head_motion(clip.read_field, self.described.identity).rescale_pixels(
+            self.image_size / side
+        )
 
     def _stored_audio(self, driving: ClipFrames) -> Tensor:
         """(T,A) of a clip's frames."""
@@ -297,7 +299,9 @@ class HeadGanReenactor:
             select_audio_vectors(clip.read_field("speech"), driving.indices, hearing, has_sound, whose)
         )
 
-    def _transferred(self, scene: EncodedSource, driving: HeadMotion, how: MotionTransfer) -> HeadMotion:
+    def _transferred(
+        self, scene: HeadGanEncodedSource, driving: HeadMotion, how: MotionTransfer
+    ) -> HeadMotion:
         """The driving motion of a whole video on the source's face, edited."""
         other = how.edit.expression_of
         return edit_motion(
@@ -307,12 +311,12 @@ class HeadGanReenactor:
             None if other is None else self._head(other, "expression").expression[0],
         )
 
-    def _scene(self, frames: np.ndarray, head: HeadMotion) -> EncodedSource:
+    def _scene(self, frames: np.ndarray, head: HeadMotion) -> HeadGanEncodedSource:
         """frames (1,S,S,3) uint8"""
         image = visualize.frames_to_images(torch.from_numpy(frames).to(self.device)[None], self.image_size)[0]
         condition = self._conditions(torch.from_numpy(head.pack()).to(self.device))
         with autocast(self.precision, self.device):
-            return EncodedSource(head, condition, image, self.net.encode_reference(condition, image))
+            return HeadGanEncodedSource(head, condition, image, self.net.encode_reference(condition, image))
 
     def _head(self, motion: Motion, whose: str) -> HeadMotion:
         if "landmarks" not in motion:  # as `motion_from_arrays` gave it
@@ -334,7 +338,9 @@ class HeadGanReenactor:
     def _windows(self, head: HeadMotion, frames: Sequence[int]) -> Tensor:
         """Motion of all frames -> (len(frames),W,P); before the first frame, that one again."""
         packed = torch.from_numpy(head.pack())
-        return packed[torch.tensor([window_indices(frame, self.described.net.frames) for frame in frames])]
+        return packed[
+            torch.tensor([driving_window_indices(frame, self.described.net.frames) for frame in frames])
+        ]
 
     def _conditions(self, packed: Tensor) -> Tensor:
         """packed (...,P) -> conditions (...,3,I,I). A frame that is in several windows is rendered once."""

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from models.perception.vgg19 import IMAGENET_MEAN, IMAGENET_STD
 from models.precision import at_least_float32
 
-HEAD_THRESHOLD = 0.01  # sum over a condition's channels above which a pixel is no background (C)
+HEAD_MASK_THRESHOLD = 0.01  # sum over a condition's channels above which a pixel is no background (C)
 FEATURE_MATCHING_FACTOR = 4.0  # C's factor on feature matching, over the convolutions of a scale
 
 
@@ -68,7 +68,7 @@ def pixel_l1_loss(rendered: Tensor, target: Tensor, counted: Tensor | None = Non
 
 def head_mask(condition: Tensor) -> Tensor:
     """condition (B,3,H,W) in [0,1] -> (B,1,H,W): 1 where the head is, 0 on background."""
-    return (at_least_float32(condition).sum(1, keepdim=True) > HEAD_THRESHOLD).to(condition.dtype)
+    return (at_least_float32(condition).sum(1, keepdim=True) > HEAD_MASK_THRESHOLD).to(condition.dtype)
 
 
 def vgg_input(images: Tensor, normalised: bool) -> Tensor:

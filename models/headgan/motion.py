@@ -92,7 +92,7 @@ MOTION_PARTS = ("identity", "expression", "scale", "rotation", "translation")
 
 
 # --- reading ------------------------------------------------------------------------------------------------
-def read_motion(
+def read_clip_head_motion(
     read: Callable[[str], Any], identity: IdentityChoice = "clip_mean", frames: Sequence[int] | None = None
 ) -> HeadMotion:
     """Field name -> array, as `models.api.Clip.read` gives it -> the motion of these frames, or of the whole
@@ -113,7 +113,7 @@ def read_motion(
     return HeadMotion(identity=each, **parts)
 
 
-def parse_motion(given: Mapping[str, np.ndarray], n_id: int, n_exp: int) -> HeadMotion:
+def parse_head_motion_arrays(given: Mapping[str, np.ndarray], n_id: int, n_exp: int) -> HeadMotion:
     """Parameters that a user drives a head with -> motion.
 
     given: scale (T,), translation (T,3), exp_coeffs (T,n_exp), and rotation (T,3,3) or angles (T,3) in
@@ -199,16 +199,16 @@ def _check_rotation(rotation: np.ndarray) -> None:
         raise InvalidFile(f"rotation, frame {t}: {problem}")
 
 
-def window_indices(frame: int, frames: int = 3) -> list[int]:
+def driving_window_indices(frame: int, frames: int = 3) -> list[int]:
     """Indices of the driving window of a frame, oldest first: t-2, t-1, t; before the clip's start its first
     frame is repeated (2).
     """
     return [max(0, frame - back) for back in reversed(range(frames))]
 
 
-def is_window_valid(valid: np.ndarray, frame: int, frames: int = 3) -> bool:
+def is_fit_window_valid(valid: np.ndarray, frame: int, frames: int = 3) -> bool:
     """Whether all fits of a frame's window count; valid (T,) bool: field `fit_valid`."""
-    return bool(valid[window_indices(frame, frames)].all())
+    return bool(valid[driving_window_indices(frame, frames)].all())
 
 
 # --- reenactment (1.6) --------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ class CameraAdaptation:
             raise ValueError(f"adaptation: a filter of {self.frames} frames; expected an odd number")
 
 
-def adapt_to_reference(
+def adapt_motion_to_reference_head(
     driving: HeadMotion, reference: HeadMotion, how: CameraAdaptation | None = None
 ) -> HeadMotion:
     """The driving clip's expression and rotation (T frames) on the reference's head (1 frame or more): its
@@ -300,6 +300,6 @@ def change_expression(motion: HeadMotion, change: np.ndarray, *, add: bool = Tru
     return replace(motion, expression=motion.expression + wide if add else wide.copy())
 
 
-def offset_identity(motion: HeadMotion, change: np.ndarray) -> HeadMotion:
+def offset_identity_coeffs(motion: HeadMotion, change: np.ndarray) -> HeadMotion:
     """change (n_id,) or (T,n_id) in sigmas, added to the identity: another face under the same motion."""
     return replace(motion, identity=motion.identity + np.asarray(change, np.float32))

@@ -28,7 +28,10 @@ def _updates() -> dict[str, Update | None]:
         "discriminator": Update(
             parts=dict.fromkeys(DISCRIMINATOR_PARTS, 1.0),
             optimizer="d",
-            losses={"discriminator": Loss(1.0), "discriminator_mouth": Loss(1.0)},  # S; C halves the second
+            losses={
+                "discriminator": Loss(1.0),
+                "discriminator_mouth": Loss(1.0),
+            },  # S; C halves the second
             every=4,  # C
         ),
     }

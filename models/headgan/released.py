@@ -38,7 +38,7 @@ from models.errors import InvalidFile, InvalidSettings
 from models.headgan.config import (
     RGB_CHANNELS,
     Architecture,
-    AudioConfig,
+    AudioFeatureConfig,
     DiscriminatorConfig,
     official_architecture,
 )
@@ -92,7 +92,7 @@ def _renamed(name: str, old: Iterable[str], new: Iterable[str]) -> str:
 
 
 # --- reading ------------------------------------------------------------------------------------------------
-def read_released(
+def read_released_weights(
     files: Mapping[str, Path], section: HeadGanConfig | None = None, phase: Phase | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Imported files by weights id -> tensors by our names (float32), and their provenance.
@@ -112,7 +112,7 @@ def read_released(
             f"weights {', '.join(files) or 'none'}: expected {GENERATOR_WEIGHTS} among them"
         )
     if phase is not None:
-        discriminators = phase.trainable
+        discriminators = phase.trainable_parts
         files = {
             name: path
             for name, path in files.items()
@@ -144,13 +144,13 @@ def read_released(
 def load_released(files: Mapping[str, Path], section: HeadGanConfig | None = None) -> Checkpoint:
     """A net to render with, as a checkpoint of our own holds it: the one of a run's settings, or, without
     them, the published one that the tensors' shapes show. The discriminators stay behind. Raises InvalidFile
-    or InvalidSettings as `read_released` does.
+    or InvalidSettings as `read_released_weights` does.
 
     Without settings, head, identity and sound are what the authors trained with: LSFM, each frame's own fit,
     and features that reach ahead. They had characters from a speech recogniser, as the provenance `tokens` of
     a net that hears says.
     """
-    tensors, provenance = read_released(
+    tensors, provenance = read_released_weights(
         {name: path for name, path in files.items() if name == GENERATOR_WEIGHTS}, section
     )
     net = section.net if section else infer_architecture(tensors, official_architecture())
@@ -163,16 +163,16 @@ def load_released(files: Mapping[str, Path], section: HeadGanConfig | None = Non
         "head": section.head if section else "lsfm",
         "identity": section.identity if section else "frame",
         "shading": section.shading if section else "smooth",
-        "hearing": to_builtins(section.hearing if section else AudioConfig()),
+        "hearing": to_builtins(section.hearing if section else AudioFeatureConfig()),
         "speech": {"encoder": "headgan", "audio_align": "official"} if net.audio else None,
         "provenance": provenance,
     }
     return Checkpoint(tensors=tensors, metadata=metadata, name=" and ".join(files))
 
 
-def check_released_weights(weights_id: str, path: Path) -> None:
-    """Whether an imported file is what its id says; raises InvalidFile or InvalidSettings as `read_released`
-    does."""
+def check_weights_match_id(weights_id: str, path: Path) -> None:
+    """Whether an imported file is what its id says; raises InvalidFile or InvalidSettings as
+    `read_released_weights` does."""
     tensors = _opened(path, PART_PREFIXES[weights_id])
     net = official_architecture()
     if weights_id == GENERATOR_WEIGHTS:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from models.api import Phase, ReleasedWeights
+from models.api import Phase, ReleasedWeightsInit
 from models.errors import InvalidSettings
 from models.headgan.config import HeadGanConfig
 from models.headgan.phases import DISCRIMINATOR_PARTS, GENERATOR_PARTS, PHASES
 from models.spec import FamilyFields, ModelSpec, TaskSpec
 
-FIT_FIELDS = ("id_coeffs", "exp_coeffs", "scale", "rotation", "translation", "fit_valid")
+HEADGAN_FIT_FIELDS = ("id_coeffs", "exp_coeffs", "scale", "rotation", "translation", "fit_valid")
 TASK_SPEC = TaskSpec(
     task="models.headgan.task:HeadGanTask",
     settings=(
@@ -19,29 +19,29 @@ TASK_SPEC = TaskSpec(
         "precision",
     ),
 )  # fmt: skip
-_READER = "models.headgan.released:read_released"
-RELEASED_WEIGHTS = {
-    "headgan_vox": ReleasedWeights(_READER, ("headgan_vox",), GENERATOR_PARTS),
-    "headgan_vox_discriminators": ReleasedWeights(
+_READER = "models.headgan.released:read_released_weights"
+RELEASED_WEIGHTS_INITS = {
+    "headgan_vox": ReleasedWeightsInit(_READER, ("headgan_vox",), GENERATOR_PARTS),
+    "headgan_vox_discriminators": ReleasedWeightsInit(
         _READER, ("headgan_vox", "headgan_vox_d", "headgan_vox_dm"), (*GENERATOR_PARTS, *DISCRIMINATOR_PARTS)
     ),
 }
 """The generator alone, whose discriminators then begin anew, or with its discriminators."""
 
 
-def phase_parts(config: HeadGanConfig, phase: Phase) -> tuple[str, ...]:
+def phase_net_parts(config: HeadGanConfig, phase: Phase) -> tuple[str, ...]:
     """The same in all phases."""
     generator = GENERATOR_PARTS if config.net.flow else ("frames_encoder", "rendering_network")
     return (*generator, *(DISCRIMINATOR_PARTS if config.discriminators.mouth else DISCRIMINATOR_PARTS[:1]))
 
 
-def phase_inputs(config: HeadGanConfig, phase: Phase) -> FamilyFields:
-    return driving_inputs(config)
+def phase_family_fields(config: HeadGanConfig, phase: Phase) -> FamilyFields:
+    return driving_family_fields(config)
 
 
-def driving_inputs(config: HeadGanConfig) -> FamilyFields:
+def driving_family_fields(config: HeadGanConfig) -> FamilyFields:
     """Frames and fits; of a net that hears, speech and whether a clip has sound."""
-    fits = (*FIT_FIELDS, "id_frames") if config.identity == "frame" else FIT_FIELDS
+    fits = (*HEADGAN_FIT_FIELDS, "id_frames") if config.identity == "frame" else HEADGAN_FIT_FIELDS
     if not config.net.audio:
         return {"clips": ("frames",), "fit3dmm": fits}
     return {"clips": ("frames", "clip"), "fit3dmm": fits, "speech": ("speech",)}
@@ -59,7 +59,7 @@ def extra_sections(config: HeadGanConfig) -> tuple[str, ...]:
     return ("speech",) if config.net.audio else ()
 
 
-def check_fits_and_speech(config: HeadGanConfig, stages: Mapping[str, Any]) -> None:
+def check_fit_and_speech_settings(config: HeadGanConfig, stages: Mapping[str, Any]) -> None:
     """Raises InvalidSettings where fits or speech are not of the kind that the net learns from."""
     fit, speech = stages["fit3dmm"], stages["speech"]
     if config.head != fit.model:
@@ -85,15 +85,15 @@ SPEC = ModelSpec(
     config=HeadGanConfig,
     phases=PHASES,
     tasks=dict.fromkeys(PHASES, TASK_SPEC),
-    parts=phase_parts,
-    reads=phase_inputs,
+    parts=phase_net_parts,
+    reads=phase_family_fields,
     nets=phase_loss_nets,
     net_settings=("vgg19",),
     extra_sections=extra_sections,
-    released=RELEASED_WEIGHTS,
+    released=RELEASED_WEIGHTS_INITS,
     inference="models.headgan.inference:HeadGanReenactor",
     inference_nets=lambda config: (config.head,),
-    driving_reads=driving_inputs,
+    driving_reads=driving_family_fields,
     max_sources=1,
-    check=check_fits_and_speech,
+    check=check_fit_and_speech_settings,
 )

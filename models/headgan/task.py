@@ -25,20 +25,30 @@ from models.gan import forward_with_frozen_weights
 from models.headgan import losses, visualize
 from models.headgan.audio import select_audio_vectors
 from models.headgan.conditions import FaceRenderer
-from models.headgan.config import Architecture, AudioConfig, DiscriminatorConfig, ReconstructionLossConfig
+from models.headgan.config import (
+    Architecture,
+    AudioFeatureConfig,
+    DiscriminatorConfig,
+    ReconstructionLossConfig,
+)
 from models.headgan.discriminator import (
     crop_around_centres,
     image_discriminator,
     mouth_centre,
     mouth_discriminator,
 )
-from models.headgan.motion import IdentityChoice, is_window_valid, read_motion, window_indices
+from models.headgan.motion import (
+    IdentityChoice,
+    driving_window_indices,
+    is_fit_window_valid,
+    read_clip_head_motion,
+)
 from models.headgan.network import Generator, GeneratorOutput
 from models.perception.head.morphable import MorphableModel
 from models.perception.head.raster_torch import Shading
-from models.perception.interfaces import FeatureNet
+from models.perception.interfaces import PerceptualLossNet
 from models.precision import at_least_float32
-from models.task import Batch, Clip, Sample, StatelessTask, Table, TrainStep, ValidationOutput
+from models.task import Batch, Clip, Sample, StatelessTask, TrainingTable, TrainStep, ValidationOutput
 
 Maps = list[list[Tensor]]
 LossTerms = dict[str, Callable[[], Tensor]]
@@ -72,7 +82,7 @@ class HeadGanTask(StatelessTask):
         discriminators: DiscriminatorConfig,
         terms: ReconstructionLossConfig,
         head: str,
-        hearing: AudioConfig,
+        hearing: AudioFeatureConfig,
         identity: IdentityChoice,
         shading: Shading,
         recompute: bool,
@@ -95,7 +105,7 @@ class HeadGanTask(StatelessTask):
         self.eval_discriminators = {name: deepcopy(one).to("meta").eval() for name, one in nets.items()}
         """The discriminators without tensors of their own, in eval mode: see `DiscriminatorOutputs`."""
         self.model: MorphableModel | None = None
-        self.vgg: FeatureNet | None = None
+        self.vgg: PerceptualLossNet | None = None
         self.renderers: dict[tuple[torch.device, bool], FaceRenderer] = {}
 
     def set_frozen_nets(self, nets: Mapping[str, Any]) -> None:
@@ -116,7 +126,9 @@ class HeadGanTask(StatelessTask):
         return self.renderers[device, full_head]
 
     # --- sampling: numpy, in the reader's threads ---
-    def sample(self, rng: np.random.Generator, tables: Mapping[str, Table], training: bool) -> Sample | None:
+    def sample(
+        self, rng: np.random.Generator, tables: Mapping[str, TrainingTable], training: bool
+    ) -> Sample | None:
         """frames (2,S,S,3) uint8: reference and driving; packed (1+W,P) float32 in pixels of the net's
         images: the reference, then the driving window; audio (A,) float32, if the net hears.
 
@@ -129,8 +141,10 @@ class HeadGanTask(StatelessTask):
             return None
         reference, driving = chosen
         frames = clip.frames([reference, driving])
-        motion = read_motion(
-            clip.read_field, self.identity, [reference, *window_indices(driving, self.architecture.frames)]
+        motion = read_clip_head_motion(
+            clip.read_field,
+            self.identity,
+            [reference, *driving_window_indices(driving, self.architecture.frames)],
         ).rescale_pixels(self.architecture.image_size / frames.shape[1])
         sample = {"frames": np.ascontiguousarray(frames), "packed": motion.pack()}
         if self.architecture.audio:
@@ -146,9 +160,11 @@ class HeadGanTask(StatelessTask):
             if len(valid) < 2:
                 return None
             driving = int(rng.integers(1, len(valid)))
-            return (0, driving) if valid[0] and is_window_valid(valid, driving, frames) else None
+            return (0, driving) if valid[0] and is_fit_window_valid(valid, driving, frames) else None
         usable = np.flatnonzero(valid)
-        drivable = usable if valid.all() else [t for t in usable if is_window_valid(valid, int(t), frames)]
+        drivable = (
+            usable if valid.all() else [t for t in usable if is_fit_window_valid(valid, int(t), frames)]
+        )
         if len(usable) < 2 or not len(drivable):
             return None
         driving = int(rng.choice(drivable))

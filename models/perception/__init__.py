@@ -35,7 +35,7 @@ NETS: dict[str, NetEntry] = {
         "models.perception.head.converters:load_bfm_model", ("bfm_deep3d",), packages=_SCIPY
     ),
     "bfm_3ddfa": NetEntry(
-        "models.perception.head.converters:load_3ddfa_model", ("bfm_3ddfa",), packages=_SCIPY
+        "models.perception.head.converters:load_3ddfa_morphable_model", ("bfm_3ddfa",), packages=_SCIPY
     ),
     "lsfm": NetEntry("models.perception.head.converters:load_lsfm_model", ("lsfm",), packages=_SCIPY),
     "deca": NetEntry(

@@ -31,7 +31,7 @@ class ObjectStub:
         self.state = state
 
 
-class ArrayStub(ObjectStub):
+class PickledArrayStub(ObjectStub):
     """State: version, shape, dtype, whether columns come first, bytes (a list, if of objects)."""
 
     def array(self) -> np.ndarray:
@@ -81,8 +81,8 @@ def _instance(cls: type, base: type, state: Any) -> Any:
 
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): ArrayStub, ("numpy", "dtype"): DtypeStub,
-    **{(module, "_reconstruct"): ArrayStub for module in _MULTIARRAY},
+    ("numpy", "ndarray"): PickledArrayStub, ("numpy", "dtype"): DtypeStub,
+    **{(module, "_reconstruct"): PickledArrayStub for module in _MULTIARRAY},
     **{(module, "scalar"): ObjectStub for module in _MULTIARRAY},
     ("_codecs", "encode"): _latin1,
     **{(module, "_reconstructor"): _instance for module in ("copy_reg", "copyreg")},
@@ -112,7 +112,11 @@ def read_pickle(stream: BinaryIO, name: str) -> Any:
         found = ArrayUnpickler(stream, encoding="latin1").load()
     except (pickle.UnpicklingError, EOFError, AttributeError, TypeError, LookupError, ValueError) as error:
         raise InvalidFile(f"{name} is not a pickle of arrays alone: {error}") from error
-    if isinstance(found, ArrayStub) and isinstance(found.state, tuple) and isinstance(found.state[-1], list):
+    if (
+        isinstance(found, PickledArrayStub)
+        and isinstance(found.state, tuple)
+        and isinstance(found.state[-1], list)
+    ):
         return found.state[-1][0]
     return found
 
@@ -123,7 +127,7 @@ def to_array(value: Any) -> np.ndarray:
         return value
     if isinstance(value, list) and all(isinstance(one, (int, float)) for one in value):
         return np.array(value)
-    if isinstance(value, (ArrayStub, SparseColumnMatrix)):
+    if isinstance(value, (PickledArrayStub, SparseColumnMatrix)):
         try:
             return value.array()
         except (TypeError, AttributeError, LookupError, OverflowError) as error:

@@ -64,7 +64,7 @@ class FileArrays:
             raise self.field_error(name, f"holds {count} of {array.size} numbers not finite", "all finite")
         return array
 
-    def read_indices(
+    def read_index_array(
         self, name: str, shape: Shape, count: int, *, first: int = 0, folded: bool = False
     ) -> np.ndarray:
         """-> int64 from 0, each below `count`. first: the number that the file begins to count with."""

@@ -68,7 +68,7 @@ class InferenceSettings(Struct, frozen=True, kw_only=True):
 
 
 @runtime_checkable
-class Configurable(Protocol):
+class InferenceConfigurable(Protocol):
     def configure_inference(self, how: InferenceSettings) -> None: ...
 
 
@@ -96,7 +96,7 @@ class SpeechEncoder(Protocol):
         ...
 
 
-class FeatureNet(Protocol):
+class PerceptualLossNet(Protocol):
     """A net whose maps are compared in a loss: gradient reaches the images, never its weights."""
 
     name: str

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models.errors import InvalidFile
 from models.perception.interfaces import InferenceSettings
 
-BATCH_SIZES = {"cpu": 1, "cuda": 64}
+INFERENCE_BATCH_SIZE_BY_DEVICE = {"cpu": 1, "cuda": 64}
 """Images of 256 px at once. A core gains nothing from more than one; and one by one, the last bits of what
 is found in a frame do not depend on how many others come with it."""
 STATE_DICT_WRAPPER_KEYS = ("state_dict", "module")
@@ -24,7 +24,7 @@ Out = TypeVar("Out")
 
 
 class TorchNet:
-    """A frozen net that can be told where and how to run: models.perception.interfaces.Configurable."""
+    """A frozen net that can be told how to run: models.perception.interfaces.InferenceConfigurable."""
 
     def __init__(self, net: nn.Module):
         self._published = net.eval().requires_grad_(False)
@@ -35,7 +35,7 @@ class TorchNet:
         """Move and convert the net; nothing happens when it already runs so."""
         if how == self._how:
             return
-        dtype = torch_dtype(how)
+        dtype = inference_dtype(how)
         # A copy, for float32 weights do not come back out of bfloat16 ones.
         net = copy.deepcopy(self._published).to(how.device, dtype)
         if how.device == "cuda":  # there convolutions in half precision want the channels last
@@ -46,7 +46,7 @@ class TorchNet:
 
     def batch_size(self, pixels: int) -> int:
         """How many images of so many pixels go through at once."""
-        at_256 = self._how.batch or BATCH_SIZES[self._how.device]
+        at_256 = self._how.batch or INFERENCE_BATCH_SIZE_BY_DEVICE[self._how.device]
         return max(1, at_256 * 256 * 256 // pixels)
 
     def images_to_device(self, images: Tensor) -> Tensor:
@@ -61,10 +61,10 @@ class TorchNet:
         short = full - len(images) if self._how.compile else 0
         if short > 0:
             images = torch.cat([images, images.new_zeros((short, *images.shape[1:]))])
-        return self._net(images.to(torch_dtype(self._how)))
+        return self._net(images.to(inference_dtype(self._how)))
 
 
-def torch_dtype(how: InferenceSettings) -> torch.dtype:
+def inference_dtype(how: InferenceSettings) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[how.dtype]
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from models.perception.interfaces import InferenceSettings
 from models.perception.torch_net import load_pretrained_net
 
-WEIGHTS_ID = "vgg19"
+VGG19_WEIGHTS_ID = "vgg19"
 LAYER_CHANNELS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512)
 """Channels of each 3x3 convolution up to conv5_1; 0 halves the side."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB in [0,1]
@@ -26,7 +26,7 @@ UNUSED_TENSORS = frozenset(
 )
 """The rest of torchvision's file: the classifier, and the convolutions after relu5_1."""
 MIN_IMAGE_SIDE = 16  # pixels of an image's side that leave one after four halvings
-RANDOM_SEED = 19
+RANDOM_WEIGHTS_SEED = 19
 
 
 class Vgg19Layers(nn.Module):
@@ -56,7 +56,7 @@ class Vgg19Layers(nn.Module):
 
 
 class Vgg19:
-    """models.perception.interfaces.FeatureNet. `name` says whether its weights are the published ones."""
+    """models.perception.interfaces.PerceptualLossNet. `name` says whether its weights are published ones."""
 
     def __init__(self, net: Vgg19Layers, name: str) -> None:
         self.name = name
@@ -86,7 +86,7 @@ class Vgg19:
 
 def load_vgg19(weights: Mapping[str, Path]) -> Vgg19:
     """The net trained on ImageNet. Raises InvalidFile naming missing, unknown and misshapen tensors."""
-    net = load_pretrained_net(Vgg19Layers, weights[WEIGHTS_ID], WEIGHTS_ID, UNUSED_TENSORS)
+    net = load_pretrained_net(Vgg19Layers, weights[VGG19_WEIGHTS_ID], VGG19_WEIGHTS_ID, UNUSED_TENSORS)
     assert isinstance(net, Vgg19Layers)
     return Vgg19(net, "vgg19")
 
@@ -98,7 +98,7 @@ def load_random_vgg19(weights: Mapping[str, Path]) -> Vgg19:
     """
     with torch.device("meta"):  # draws none of the run's random numbers
         net = Vgg19Layers()
-    net, source = net.to_empty(device="cpu"), torch.Generator().manual_seed(RANDOM_SEED)
+    net, source = net.to_empty(device="cpu"), torch.Generator().manual_seed(RANDOM_WEIGHTS_SEED)
     for layer in net.features:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=source)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Log = Callable[[str], None]
 
 
-def plan_motion(
+def get_motions_and_start_frame(
     driver: Driver, source: SourcePortrait, best_frame: bool, landmarker: Landmarker | None, log: Log
 ) -> tuple[Iterable[Motion], Motion | None, int]:
     """Batches of motion, the motion where relative motion starts (None: that of the first frame), and that
@@ -30,8 +30,8 @@ def plan_motion(
     if not best_frame:
         return driver.motions(), None, 0
     assert landmarker is not None, "best_frame compares landmarks"
-    likeness = PoseSimilarity(source, landmarker)
-    motions = list(driver.motions(likeness.add_frames))
+    likeness = ClosestPoseFrameFinder(source, landmarker)
+    motions = list(driver.motions(likeness.add_driving_frames))
     start = int(np.flatnonzero(driver.has_face)[likeness.best_frame()])
     log(f"relative motion starts at driving frame {start}, whose face is most like the source's")
     before = 0
@@ -43,7 +43,7 @@ def plan_motion(
     raise AssertionError(f"frame {start} of {before}")
 
 
-class PoseSimilarity:
+class ClosestPoseFrameFinder:
     """How much the face of each driving frame is posed as the source's (supplement 7.3).
 
     68 landmarks less their mean, over the root of their hull's area; the sum of squared differences.
@@ -57,7 +57,7 @@ class PoseSimilarity:
             raise UserError(f"{landmarker.name} places no landmarks on the source; leave out --best-frame")
         self._distances: list[float] = []
 
-    def add_frames(self, driving: FaceFrames) -> None:
+    def add_driving_frames(self, driving: FaceFrames) -> None:
         """Measure more driving frames, each of which shows a face."""
         for points in self._landmarker.landmarks(driving.frames, driving.boxes):
             shape = normalize_landmarks(points)

@@ -27,7 +27,7 @@ Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ModelSource:
+class ModelWeightsLocation:
     """Where a model's weights are, before anything heavy is loaded."""
 
     model: str
@@ -65,7 +65,9 @@ class ModelSource:
         return load_reenactor(spec, {"renderer": checkpoint}, device, precision)
 
 
-def model_from_checkpoint(path: Path, model: str | None, store: Store, log: Log) -> ModelSource:
+def model_source_from_checkpoint(
+    path: Path, model: str | None, store: Store, log: Log
+) -> ModelWeightsLocation:
     """A model.safetensors that a phase published; its metadata says which model it is."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
@@ -75,7 +77,9 @@ def model_from_checkpoint(path: Path, model: str | None, store: Store, log: Log)
     if model is not None and model != found:
         raise UserError(f"{path} holds {found}, not {model}")
     log(f"{path.name} does not record how its clips were cut: the defaults, but for --size, --margin, --lift")
-    return ModelSource(model=found, name=path.name, files={"": path}, clips=ClipsConfig(), store=store)
+    return ModelWeightsLocation(
+        model=found, name=path.name, files={"": path}, clips=ClipsConfig(), store=store
+    )
 
 
 def read_checkpoint_metadata(path: Path) -> dict[str, Any]:
@@ -101,9 +105,9 @@ def read_checkpoint_metadata(path: Path) -> dict[str, Any]:
     return metadata
 
 
-def model_from_released(weights_id: str, model: str | None, store: Store) -> ModelSource:
+def model_source_from_released(weights_id: str, model: str | None, store: Store) -> ModelWeightsLocation:
     """Released weights that were imported; where they were not, the error says how to obtain them."""
-    from models.weights import find_weights
+    from models.weights import find_third_party_weights
     from storage.weight_files import weights_path
 
     if model is not None and model not in MODELS:
@@ -112,13 +116,19 @@ def model_from_released(weights_id: str, model: str | None, store: Store) -> Mod
     for name in MODELS if model is None else [model]:
         released = load_model_spec(name).released
         if weights_id in released:
-            files = {one: weights_path(store, find_weights(one)) for one in released[weights_id].files}
-            return ModelSource(model=name, name=weights_id, files=files, clips=ClipsConfig(), store=store)
+            files = {
+                one: weights_path(store, find_third_party_weights(one)) for one in released[weights_id].files
+            }
+            return ModelWeightsLocation(
+                model=name, name=weights_id, files=files, clips=ClipsConfig(), store=store
+            )
         known |= dict.fromkeys(released, name)
     raise UserError(f"no released weights {weights_id!r}; known: {', '.join(known) or 'none'}")
 
 
-def model_from_run(run_file: Path, sets: Iterable[str], model: str | None, log: Log) -> ModelSource:
+def model_source_from_run(
+    run_file: Path, sets: Iterable[str], model: str | None, log: Log
+) -> ModelWeightsLocation:
     """The last phase of a run's model that has been trained and renders images: with the run's present
     settings and code, else the newest in its store, which is logged.
     """
@@ -142,7 +152,7 @@ def model_from_run(run_file: Path, sets: Iterable[str], model: str | None, log: 
     fits = config.fits[section.fits] if hasattr(section, "fits") else None
     keypoints = fits.keypoints if fits else section.keypoints
     name_of = f"{node} of {config.name}"
-    return ModelSource(
+    return ModelWeightsLocation(
         model=config.model_of[name],
         name=name_of,
         files={"": path},
@@ -155,7 +165,7 @@ def model_from_run(run_file: Path, sets: Iterable[str], model: str | None, log: 
 
 def _current(session: RunSession, model: str) -> tuple[str, Path] | None:
     """The last phase whose node is cached."""
-    plans = session.planner().plan()
+    plans = session.make_planner().plan()
     session.save_caches()
     for node in _phases(session, model):
         artifact = plans[node].artifact

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pipelines.animate.face import FaceTrack, SourcePortrait
     from pipelines.animate.perception import PerceptionNets
     from pipelines.media.probe_schema import Probe
-    from pipelines.media.still_image import Picture
+    from pipelines.media.still_image import DecodedPicture
 
 T = TypeVar("T")
 Log = Callable[[str], None]
@@ -45,7 +45,7 @@ SMALL_SQUARE_RATIO = 0.5
 """Faces whose square is smaller than this share of the model's image side are reported."""
 ARRAYS_SUFFIX = ".npz"
 """Suffix of files of arrays that drive."""
-MAX_FPS = 240
+MAX_MOTION_ARRAY_FPS = 240
 """Frames a second, at most, of arrays."""
 
 
@@ -80,11 +80,11 @@ def read_source_face(
     """The largest face of a picture's file. UserError where it shows none."""
     from pipelines.media.still_image import read_picture
 
-    return find_face(path, read_picture(path), clips, detector, side, log)
+    return find_largest_face(path, read_picture(path), clips, detector, side, log)
 
 
-def find_face(
-    path: Path, picture: Picture, clips: ClipsConfig, detector: FaceDetector, side: int, log: Log
+def find_largest_face(
+    path: Path, picture: DecodedPicture, clips: ClipsConfig, detector: FaceDetector, side: int, log: Log
 ) -> SourceFace:
     """A picture's largest face. side: of the model's pictures. UserError where it shows none."""
     from pipelines.animate.face import cut_portrait
@@ -103,20 +103,20 @@ def find_face(
     return SourceFace(path=path, picture=picture.pixels, portrait=found)
 
 
-def face_frames(sources: Sequence[SourceFace], landmarker: Landmarker | None) -> FaceFrames:
+def source_face_frames(sources: Sequence[SourceFace], landmarker: Landmarker | None) -> FaceFrames:
     """Sources as a model reads them."""
     crops = np.stack([source.portrait.crop for source in sources])
     boxes = np.stack([source.portrait.box for source in sources])
-    return add_landmarks(FaceFrames(frames=crops, boxes=boxes), landmarker)
+    return add_landmarks_to_faces(FaceFrames(frames=crops, boxes=boxes), landmarker)
 
 
-def select_first_frame(faces: FaceFrames) -> FaceFrames:
+def keep_first_frame(faces: FaceFrames) -> FaceFrames:
     """The first of the frames."""
-    return select_frames(faces, np.arange(len(faces.frames)) == 0)
+    return select_face_frames(faces, np.arange(len(faces.frames)) == 0)
 
 
 # --- a video ------------------------------------------------------------------------------------------------
-def find_driving_face(
+def track_driving_face(
     path: Path,
     probed: Probe,
     times: FrameTimeline,
@@ -133,7 +133,10 @@ def find_driving_face(
     track = track_face(path, probed, clips, detector)
     if track is None:
         raise UserError(f"{path}: {detector.name} finds no face in any frame")
-    missing, count = int((~face_presence_mask(track.boxes_at(times.seconds))).sum()), len(times.stamps)
+    missing, count = (
+        int((~face_presence_mask(track.boxes_at_seconds(times.seconds))).sum()),
+        len(times.stamps),
+    )
     if missing > MAX_FACELESS_SHARE * count:
         raise UserError(f"{path}: no face in {missing} of {count} frames, more than {MAX_FACELESS_SHARE:.0%}")
     if missing:
@@ -176,9 +179,9 @@ class VideoDriver:
 
     def faces(self) -> Iterator[FaceFrames]:
         """Batches of all frames, in order; boxes are NaN where there is no face."""
-        from pipelines.animate.face import boxes_in_crop, plan_crop
+        from pipelines.animate.face import boxes_in_crop, plan_padded_crop
 
-        cut = plan_crop(self.track.square, self.probed["width"], self.probed["height"], self.side)
+        cut = plan_padded_crop(self.track.square, self.probed["width"], self.probed["height"], self.side)
         decoded = media.stream_frames(self.path, self.probed, cut.size, cut.box)
         after = -1
         while batch := [
@@ -193,11 +196,11 @@ class VideoDriver:
                     indices.append(after := at)
             if not frames:
                 return
-            boxes = boxes_in_crop(self.track, self.track.boxes_at(np.array(seconds)), self.side)
+            boxes = boxes_in_crop(self.track, self.track.boxes_at_seconds(np.array(seconds)), self.side)
             self.indices += indices
             self.has_face += face_presence_mask(boxes).tolist()
             speech = None if self.speech is None else self.speech[indices]
-            yield add_landmarks(
+            yield add_landmarks_to_faces(
                 FaceFrames(frames=np.stack(frames), boxes=boxes, audio_features=speech), self.landmarker
             )
 
@@ -221,7 +224,7 @@ class VideoDriver:
                 else:
                     yield select_motion_frames(last, [0] * len(visible))
                 continue
-            faces = select_frames(batch, visible)
+            faces = select_face_frames(batch, visible)
             if on_faces is not None:
                 on_faces(faces)
             motion = self.reenactor.extract_motion(faces)
@@ -250,14 +253,14 @@ def concat_motions(motions: Sequence[Motion]) -> Motion:
     return {name: torch.cat([motion[name] for motion in motions]) for name in motions[0]}
 
 
-def add_landmarks(faces: FaceFrames, landmarker: Landmarker | None) -> FaceFrames:
+def add_landmarks_to_faces(faces: FaceFrames, landmarker: Landmarker | None) -> FaceFrames:
     """The frames with their landmarks, if there is a landmarker."""
     if landmarker is None:
         return faces
     return replace(faces, landmarks=landmarker.landmarks(faces.frames, faces.boxes))
 
 
-def select_frames(faces: FaceFrames, mask: np.ndarray) -> FaceFrames:
+def select_face_frames(faces: FaceFrames, mask: np.ndarray) -> FaceFrames:
     """The frames where mask (T,) bool is true."""
     landmarks, speech = (
         None if part is None else part[mask] for part in (faces.landmarks, faces.audio_features)
@@ -301,7 +304,7 @@ class ArrayDriver:
     ):
         fields = read_motion_arrays(path)
         try:
-            rate = parse_frame_rate(fields.pop("fps", None))
+            rate = parse_fps_array(fields.pop("fps", None))
             self._motion = reenactor.motion_from_arrays(fields)
             quiet = silence(len(next(iter(self._motion.values()))))
             if quiet is not None and "speech" not in fields:
@@ -341,12 +344,14 @@ def read_motion_arrays(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is no file of arrays: {problem}") from None
 
 
-def parse_frame_rate(value: np.ndarray | None) -> Fraction:
+def parse_fps_array(value: np.ndarray | None) -> Fraction:
     """fps () -> frames a second; 25 if not given."""
     if value is None:
         return Fraction(media.FPS)
-    if value.shape or value.dtype.kind not in "fiu" or not 1 <= value <= MAX_FPS:
-        raise UserError(f"fps: found {value.dtype} {value.shape}, expected one number from 1 to {MAX_FPS}")
+    if value.shape or value.dtype.kind not in "fiu" or not 1 <= value <= MAX_MOTION_ARRAY_FPS:
+        raise UserError(
+            f"fps: found {value.dtype} {value.shape}, expected one number from 1 to {MAX_MOTION_ARRAY_FPS}"
+        )
     return Fraction(float(value)).limit_denominator(1001)
 
 
@@ -357,7 +362,7 @@ def constant_timeline(frames: int, rate: Fraction = Fraction(media.FPS)) -> Fram
 
 
 # --- what drives --------------------------------------------------------------------------------------------
-def open_driver(
+def open_driving_input(
     reenactor: Reenactor,
     driving: Path | None,
     sources: FaceFrames,
@@ -368,7 +373,7 @@ def open_driver(
     """What drives: arrays by the suffix of their file, a picture or a video by what is in it; None: the first
     source itself."""
     from pipelines.media.encoding import read_timeline
-    from pipelines.media.still_image import Picture, read_picture_or_probe
+    from pipelines.media.still_image import DecodedPicture, read_picture_or_probe
 
     landmarker = nets.landmarker if "landmarks" in reenactor.reads else None
 
@@ -376,15 +381,17 @@ def open_driver(
         return silence_features(frames, reenactor, nets)
 
     if driving is None:
-        return ImageDriver(replace(select_first_frame(sources), audio_features=silence(1)), reenactor)
+        return ImageDriver(replace(keep_first_frame(sources), audio_features=silence(1)), reenactor)
     if driving.suffix.lower() == ARRAYS_SUFFIX:
         return ArrayDriver(driving, reenactor, silence)
     probed = read_picture_or_probe(driving)
-    if isinstance(probed, Picture):
-        face = find_face(driving, probed, clips, nets.detector, reenactor.image_size, log)
-        return ImageDriver(replace(face_frames([face], landmarker), audio_features=silence(1)), reenactor)
+    if isinstance(probed, DecodedPicture):
+        face = find_largest_face(driving, probed, clips, nets.detector, reenactor.image_size, log)
+        return ImageDriver(
+            replace(source_face_frames([face], landmarker), audio_features=silence(1)), reenactor
+        )
     times = read_timeline(driving, probed["start"], probed["video_index"])
-    track, _ = find_driving_face(
+    track, _ = track_driving_face(
         driving, probed, times, clips, nets.detector, log, reenactor.needs_full_video
     )
     speech = audio_features_at(driving, probed, times, reenactor, nets, log)

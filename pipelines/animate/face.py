@@ -21,7 +21,7 @@ from pipelines.preprocess.clips_config import ClipsConfig
 from pipelines.preprocess.tracks import (
     FaceTracklet,
     Track,
-    add_crop_region,
+    add_track_crop_region,
     link_detections,
 )
 
@@ -70,7 +70,7 @@ class FaceTrack:
     others: int
     """Most other faces in one frame"""
 
-    def boxes_at(self, seconds: np.ndarray) -> np.ndarray:
+    def boxes_at_seconds(self, seconds: np.ndarray) -> np.ndarray:
         """seconds (T,) -> boxes (T,4) float32 in pixels of the video, NaN where the face is not there."""
         boxes = [np.interp(seconds, self.seconds, self.boxes[:, edge]) for edge in range(4)]
         out = np.stack(boxes, axis=1).astype(np.float32)
@@ -125,7 +125,7 @@ def track_face(path: Path, probed: Probe, settings: ClipsConfig, detector: FaceD
     width, height = (max(2, round(probed[side] * zoom / 2) * 2) for side in ("width", "height"))
     scale = np.array([probed["width"] / width, probed["height"] / height] * 2, np.float32)
     every = max(1, round(settings.detect_every * probed["fps"] / FPS))
-    seen = media.map_frames(
+    seen = media.map_frame_batches(
         path,
         probed,
         (width, height),
@@ -178,7 +178,7 @@ def _square(
         union = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)]).astype(np.float64)
         region = enlarge_box(union, settings.increase, "square")
     else:
-        region = add_crop_region(Track(0, len(boxes), boxes, np.zeros(4), None), settings).region
+        region = add_track_crop_region(Track(0, len(boxes), boxes, np.zeros(4), None), settings).region
     square = fit_box_into_frame(region, width, height, policy)
     assert square is not None  # neither policy drops anything
     return square
@@ -199,7 +199,7 @@ class PaddedCrop(NamedTuple):
         return np.pad(frame, self.margins, mode="symmetric")
 
 
-def plan_crop(square: np.ndarray, width: int, height: int, size: int) -> PaddedCrop:
+def plan_padded_crop(square: np.ndarray, width: int, height: int, size: int) -> PaddedCrop:
     """square (4,) int in a frame of width x height -> how to cut it out at `size`."""
     low = np.maximum(square[:2], 0)
     high = np.minimum(square[2:], np.array([width, height]) // 2 * 2)

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from models.reenactor import Reenactor
-    from pipelines.animate.checkpoint import ModelSource
+    from pipelines.animate.checkpoint import ModelWeightsLocation
     from pipelines.animate.render import AnimateOptions
 
 DIGITAL_SOURCE_TYPE_URL = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 """IPTC's vocabulary of how a picture came to be, which C2PA uses too."""
 
 
-def synthetic_media_tags(model: ModelSource, reenactor: Reenactor, options: AnimateOptions) -> dict[str, str]:
+def synthetic_media_tags(
+    model: ModelWeightsLocation, reenactor: Reenactor, options: AnimateOptions
+) -> dict[str, str]:
     """Metadata of the output by name: that it is synthetic, and what made it."""
     text = ", ".join(f"{part}: {what}" for part, what in sorted(reenactor.provenance.items()))
     kind = "compositeWithTrainedAlgorithmicMedia" if options.paste_back else "trainedAlgorithmicMedia"

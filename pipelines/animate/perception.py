@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from models.perception.interfaces import Configurable, FaceDetector, InferenceSettings, Landmarker
+from models.perception.interfaces import FaceDetector, InferenceConfigurable, InferenceSettings, Landmarker
 from pipelines.errors import UserError
 from storage.files import Store
 
@@ -30,7 +30,7 @@ def load_perception_nets(names: Mapping[str, str], store: Store, device: str) ->
 
     loaded = load_nets(list(names.values()), store)
     for net in loaded.values():
-        if isinstance(net, Configurable):
+        if isinstance(net, InferenceConfigurable):
             net.configure_inference(InferenceSettings(device="cuda" if device == "cuda" else "cpu"))
     nets = {use: loaded[name] for use, name in names.items()}
     detector, landmarker = nets.pop("detector"), nets.pop("landmarker", None)

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TextIO
 
-from pipelines.runs.progress import LOG_INTERVAL_SECONDS, REDRAW_INTERVAL, format_duration
+from pipelines.runs.progress import PROGRESS_LOG_INTERVAL_SECONDS, REDRAW_INTERVAL, format_duration
 
 
 class ProgressLine:
@@ -22,7 +22,7 @@ class ProgressLine:
         now = time.monotonic()
         if self._first is None:
             self._first = (now, done)  # what came before is start-up
-        if now - self._written < (REDRAW_INTERVAL if self.live else LOG_INTERVAL_SECONDS) and not (
+        if now - self._written < (REDRAW_INTERVAL if self.live else PROGRESS_LOG_INTERVAL_SECONDS) and not (
             self.live and done == total
         ):
             return

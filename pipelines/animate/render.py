@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.reenactor import Motion, MotionTransfer, Reenactor
-from pipelines.animate.best_frame import plan_motion
+from pipelines.animate.best_frame import get_motions_and_start_frame
 from pipelines.animate.driving import (
     ARRAYS_SUFFIX,
     Driver,
     VideoDriver,
     concat_motions,
-    face_frames,
-    open_driver,
+    open_driving_input,
     read_motion_arrays,
     read_source_face,
     select_motion_frames,
+    source_face_frames,
 )
 from pipelines.animate.paste_back import PortraitCanvas
 from pipelines.animate.sound import trained_speech_config
@@ -36,12 +36,12 @@ from pipelines.preprocess.clips_config import ClipsConfig
 
 if TYPE_CHECKING:
     from pipelines.animate.perception import PerceptionNets
-    from pipelines.media.encoding import Mp4Writer, PngWriter
+    from pipelines.media.encoding import Mp4Writer, SinglePngWriter
     from pipelines.media.sound_track import Mp4SoundTrack
 
 Log = Callable[[str], None]
 
-MAX_QUEUED = 16
+MAX_QUEUED_IMAGES = 16
 """Images that may wait to be encoded."""
 PICTURE_SUFFIX = ".png"
 """Name of an output that is one picture, not a video."""
@@ -87,7 +87,7 @@ class AnimateResult:
     """Driving frame where relative motion starts; 0 of absolute motion"""
 
 
-def animate(
+def write_animation(
     reenactor: Reenactor,
     sources: Sequence[Path],
     driving: Path | None,
@@ -104,27 +104,29 @@ def animate(
     Raises UserError, InvalidSettings or InvalidFile: no face in a source, or in most of the driving frames;
     motion that the model cannot transfer; files that cannot be read.
     """
-    check_options(reenactor, options, driving)
+    check_animate_options(reenactor, options, driving)
     found = [
         read_source_face(path, options.clips, nets.detector, reenactor.image_size, log) for path in sources
     ]
-    faces = face_frames(found, nets.landmarker if "landmarks" in reenactor.reads else None)
+    faces = source_face_frames(found, nets.landmarker if "landmarks" in reenactor.reads else None)
     if options.expression_of is not None:
-        options = replace(options, transfer=add_picture_expression(reenactor, options, nets, log))
+        options = replace(options, transfer=add_picture_expression_to_transfer(reenactor, options, nets, log))
     with add_path_to_errors(sources[0]):
         scene = reenactor.encode_sources(faces)
     with add_path_to_errors(driving or sources[0]):
-        driver = open_driver(reenactor, driving, faces, options.clips, nets, log)
+        driver = open_driving_input(reenactor, driving, faces, options.clips, nets, log)
         total = len(driver.times.stamps)
         if out.suffix.lower() == PICTURE_SUFFIX and total != 1:
             raise UserError(f"{total} frames drive, and {out.name} holds one; name it .mp4")
         source = found[0].portrait
-        motions, first, start = plan_motion(driver, source, options.best_frame, nets.landmarker, log)
+        motions, first, start = get_motions_and_start_frame(
+            driver, source, options.best_frame, nets.landmarker, log
+        )
         canvas = PortraitCanvas(found[0].picture, source.square) if options.paste_back else None
         size = (reenactor.image_size, reenactor.image_size) if canvas is None else canvas.size
         images = render_frames(reenactor, scene, motions, first, options.transfer, log)
         images = images if canvas is None else map(canvas.paste_face, images)
-        with open_frame_writer(out, size, driver, tags) as writer:
+        with open_video_or_png_writer(out, size, driver, tags) as writer:
             count = write_frames(writer, images, driver.indices, lambda done: progress(done, total))
     if count != total:
         log(f"{driving}: {count} of {total} frames could be decoded")
@@ -149,7 +151,7 @@ def check_input_files(pictures: Sequence[Path], driving: Path | None) -> None:
         read_picture_or_probe(driving)
 
 
-def check_options(reenactor: Reenactor, options: AnimateOptions, driving: Path | None) -> None:
+def check_animate_options(reenactor: Reenactor, options: AnimateOptions, driving: Path | None) -> None:
     """UserError or InvalidSettings for options that the model cannot fulfil, before any work."""
     reenactor.check_transfer(options.transfer)
     if options.best_frame and reenactor.needs_full_video:
@@ -189,14 +191,14 @@ def add_path_to_errors(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: {error}") from error
 
 
-def open_frame_writer(
+def open_video_or_png_writer(
     out: Path, size: tuple[int, int], driver: Driver, tags: Mapping[str, str]
-) -> Mp4Writer | PngWriter:
+) -> Mp4Writer | SinglePngWriter:
     """The writer of a video or of one picture, by the suffix of its name."""
-    from pipelines.media.encoding import Mp4Writer, PngWriter
+    from pipelines.media.encoding import Mp4Writer, SinglePngWriter
 
     if out.suffix.lower() == PICTURE_SUFFIX:
-        return PngWriter(out, tags)
+        return SinglePngWriter(out, tags)
     return Mp4Writer(out, size, driver.times, tags, driving_sound(driver))
 
 
@@ -209,14 +211,14 @@ def driving_sound(driver: Driver) -> Mp4SoundTrack | None:
     return Mp4SoundTrack(driver.path, driver.probed)
 
 
-def add_picture_expression(
+def add_picture_expression_to_transfer(
     reenactor: Reenactor, options: AnimateOptions, nets: PerceptionNets, log: Log
 ) -> MotionTransfer:
     """The options' transfer, with the expression of the picture `expression_of`."""
     assert options.expression_of is not None
     landmarker = nets.landmarker if "landmarks" in reenactor.reads else None
     found = read_source_face(options.expression_of, options.clips, nets.detector, reenactor.image_size, log)
-    faces = face_frames([found], landmarker)
+    faces = source_face_frames([found], landmarker)
     edit = replace(options.transfer.edit, expression_of=reenactor.extract_motion(faces))
     transfer = replace(options.transfer, edit=edit)
     reenactor.check_transfer(transfer)
@@ -251,7 +253,7 @@ def render_frames(
 
 
 def write_frames(
-    writer: Mp4Writer | PngWriter,
+    writer: Mp4Writer | SinglePngWriter,
     images: Iterable[np.ndarray],
     indices: Sequence[int],
     progress: Callable[[int], None],
@@ -263,7 +265,7 @@ def write_frames(
         for image in images:
             waiting.append(pool.submit(writer.write, image, indices[count]))
             count += 1
-            if len(waiting) > MAX_QUEUED:
+            if len(waiting) > MAX_QUEUED_IMAGES:
                 waiting.popleft().result()
             progress(count)
         while waiting:

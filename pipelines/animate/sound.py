@@ -14,7 +14,7 @@ from pipelines import media
 from pipelines.cluster.runtime import RuntimeConfig
 from pipelines.errors import UserError
 from pipelines.media import FPS
-from pipelines.preprocess.speech import SpeechConfig, encode_speech
+from pipelines.preprocess.speech import SpeechFeaturesConfig, encode_speech
 from pipelines.runs.setting_values import SettingError, convert_settings
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from pipelines.media.encoding import FrameTimeline
     from pipelines.media.probe_schema import Probe
 
-SILENT_FRAMES = 25
+ENCODED_SILENCE_FRAMES = 25
 """Frames of silence that are encoded; the features of the middle one are used."""
 
 
-def trained_speech_config(reenactor: Reenactor) -> SpeechConfig | None:
+def trained_speech_config(reenactor: Reenactor) -> SpeechFeaturesConfig | None:
     """Settings of the speech encoder that a model was trained with; None for a model that reads no speech.
 
     Transcripts belong to the training recordings, so none is read. UserError for settings in a checkpoint
@@ -39,7 +39,7 @@ def trained_speech_config(reenactor: Reenactor) -> SpeechConfig | None:
     if "encoder" not in settings:
         raise UserError("the checkpoint does not name the speech encoder that the model was trained with")
     try:
-        return replace(convert_settings(settings, SpeechConfig), transcripts="")
+        return replace(convert_settings(settings, SpeechFeaturesConfig), transcripts="")
     except SettingError as error:
         raise UserError(f"the checkpoint's speech encoder has {error}") from None
 
@@ -65,7 +65,7 @@ def audio_features_at(
         log(f"{path}: no transcript: the model, which learned with letters, hears none")
     count = max(1, math.ceil(times.end * float(times.base) * FPS - 1e-6))
     features = compute_speech_features(media.read_sound(path, probed, 0, count), settings, nets)
-    return reenactor.audio_features(features)[feature_row_indices(times, count)]
+    return reenactor.audio_features_from_speech(features)[feature_row_indices(times, count)]
 
 
 def silence_features(frames: int, reenactor: Reenactor, nets: PerceptionNets) -> np.ndarray | None:
@@ -77,12 +77,16 @@ def silence_features(frames: int, reenactor: Reenactor, nets: PerceptionNets) ->
     settings = trained_speech_config(reenactor)
     if settings is None:
         return None
-    sound = np.zeros(SILENT_FRAMES * media.SAMPLES_PER_FRAME, np.float32)
-    row = reenactor.audio_features(compute_speech_features(sound, settings, nets))[SILENT_FRAMES // 2]
+    sound = np.zeros(ENCODED_SILENCE_FRAMES * media.SAMPLES_PER_FRAME, np.float32)
+    row = reenactor.audio_features_from_speech(compute_speech_features(sound, settings, nets))[
+        ENCODED_SILENCE_FRAMES // 2
+    ]
     return np.tile(row, (frames, 1))
 
 
-def compute_speech_features(sound: np.ndarray, settings: SpeechConfig, nets: PerceptionNets) -> np.ndarray:
+def compute_speech_features(
+    sound: np.ndarray, settings: SpeechFeaturesConfig, nets: PerceptionNets
+) -> np.ndarray:
     """sound (640 N,) float32, 16 kHz -> rows of 40 ms, (N,D) float32, as stage `speech` computes them."""
     frames = len(sound) // media.SAMPLES_PER_FRAME
     clip = {"__key__": "driving", "sound": sound, "clip": {"frames": frames, "has_sound": True}}

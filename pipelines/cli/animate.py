@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from models.reenactor import MotionEdit, MotionMode, Precision, Reenactor
-    from pipelines.animate.checkpoint import ModelSource
+    from pipelines.animate.checkpoint import ModelWeightsLocation
     from pipelines.animate.render import AnimateOptions, AnimateResult
     from pipelines.preprocess.clips_config import ClipsConfig
 
@@ -135,7 +135,7 @@ def animate(
     from pipelines.animate.metadata_tags import synthetic_media_tags
     from pipelines.animate.perception import load_perception_nets, resolve_device
     from pipelines.animate.progress_line import ProgressLine
-    from pipelines.animate.render import animate, check_input_files, required_perception_nets
+    from pipelines.animate.render import check_input_files, required_perception_nets, write_animation
     from pipelines.eval.captions import provenance_caption
     from pipelines.media import packaged_ffmpeg_reason
 
@@ -147,7 +147,7 @@ def animate(
     with replace_output_file(out) as aside:  # fails before a model is loaded where it cannot be written
         if driving and (note := packaged_ffmpeg_reason()):  # raises before any work where there is none
             progress.log(note)
-        model = find_model(arguments, progress.log)
+        model = find_model_source(arguments, progress.log)
         reenactor = model.load(device, precision)
         clips = clips_config(model, arguments)
         options = make_animate_options(arguments, edit, reenactor, clips)
@@ -160,12 +160,14 @@ def animate(
         )
         reenactor.set_frozen_nets({name: nets.others[name] for name in reenactor.nets})
         tags = synthetic_media_tags(model, reenactor, options)
-        result = animate(reenactor, sources, driving, aside, options, nets, tags, progress.log, progress)
+        result = write_animation(
+            reenactor, sources, driving, aside, options, nets, tags, progress.log, progress
+        )
     progress.clear()
-    click.echo(summary_line(out, result))
+    click.echo(format_animation_summary(out, result))
 
 
-def summary_line(out: Path, result: AnimateResult) -> str:
+def format_animation_summary(out: Path, result: AnimateResult) -> str:
     """The file, its frames, length, rate and sound."""
     from pipelines.animate.render import PICTURE_SUFFIX
 
@@ -219,7 +221,7 @@ def make_animate_options(
     )
 
 
-def find_model(arguments: AnimateArguments, log: Log) -> ModelSource:
+def find_model_source(arguments: AnimateArguments, log: Log) -> ModelWeightsLocation:
     """The model that --checkpoint, --run or --weights names."""
     from pipelines.animate import checkpoint
     from storage.files import Store
@@ -229,14 +231,14 @@ def find_model(arguments: AnimateArguments, log: Log) -> ModelSource:
         raise UserError("animate: give one of --checkpoint FILE, --run RUN.yaml, --weights ID")
     name, store = arguments["model"], Store(arguments["store"])
     if run_file:
-        return checkpoint.model_from_run(run_file, arguments["sets"], name, log)
+        return checkpoint.model_source_from_run(run_file, arguments["sets"], name, log)
     if weights:
-        return checkpoint.model_from_released(weights, name, store)
+        return checkpoint.model_source_from_released(weights, name, store)
     assert path is not None
-    return checkpoint.model_from_checkpoint(path, name, store, log)
+    return checkpoint.model_source_from_checkpoint(path, name, store, log)
 
 
-def clips_config(model: ModelSource, arguments: AnimateArguments) -> ClipsConfig:
+def clips_config(model: ModelWeightsLocation, arguments: AnimateArguments) -> ClipsConfig:
     """How faces are found and cut: as for training, unless an option says otherwise."""
     # the CNN sees turned heads that HOG does not, and a freeze there costs more than in training
     detector = "dlib_ladder" if model.clips.detector == "dlib_hog" else model.clips.detector

@@ -28,12 +28,12 @@ from pipelines.cli.options import (
     STORE_OPTION,
     P,
     R,
+    add_data_limit_setting,
     add_help_example,
-    add_limit,
 )  # fmt: skip
 from pipelines.cli.shards import shards
 from pipelines.cli.weights import weights
-from pipelines.errors import UserError, error_meaning, write_output_file
+from pipelines.errors import UserError, error_meaning, write_user_output_file
 
 USAGE_EXIT_CODE, WORK_TO_DO_EXIT_CODE, INTERRUPTED_EXIT_CODE = 2, 10, 130
 
@@ -84,17 +84,19 @@ def plan(run_file: Path, sets: tuple[str, ...], check: bool, show_config: bool, 
     from pipelines.config import config_to_yaml
     from pipelines.dataset.splits import describe_empty_split
     from pipelines.eval.frame_storage import describe_frame_disk_usage
-    from pipelines.runs.plan_table import write_plan
+    from pipelines.runs.plan_table import print_plan_table
     from pipelines.runs.session import open_session
 
-    session = open_session(run_file, add_limit(sets, limit))
+    session = open_session(run_file, add_data_limit_setting(sets, limit))
     if show_config:
         click.echo(config_to_yaml(session.loaded))
         return
-    planner = session.planner()
+    planner = session.make_planner()
     plans = planner.plan()
     session.save_caches()
-    write_plan(plans, click.echo, planner.readable.damaged, describe_frame_disk_usage(plans, session.config))
+    print_plan_table(
+        plans, click.echo, planner.readable.damaged, describe_frame_disk_usage(plans, session.config)
+    )
     for note in session.tool_notes():
         click.echo(note)
     work = [name for name, p in plans.items() if p.has_work]
@@ -118,7 +120,7 @@ def why(run_file: Path, node: str, unit: str | None, sets: tuple[str, ...]) -> N
     from pipelines.runs.session import open_session
 
     session = open_session(run_file, sets)
-    planner = session.planner()
+    planner = session.make_planner()
     plans = planner.plan(session.selected_nodes([node]))
     session.save_caches()
     for line in lineage.describe_node_reasons(planner, plans, node, unit):
@@ -144,7 +146,7 @@ def run(
 
     handle_sigterm()
     console = Console(click.echo, partial(click.echo, err=True))
-    sets = add_limit(sets, limit)
+    sets = add_data_limit_setting(sets, limit)
     sys.exit(run_pipeline(run_file, sets, console, only=only, force=force, keep_going=keep_going,
                           retry_rejected=retry_rejected))  # fmt: skip
 
@@ -175,7 +177,7 @@ def graph(run_file: Path, sets: tuple[str, ...], svg: Path | None) -> None:
     if svg is None:
         click.echo(graph_drawing.graph_text(dag))
     else:
-        write_output_file(svg, graph_drawing.graph_svg(dag).encode())
+        write_user_output_file(svg, graph_drawing.graph_svg(dag).encode())
         click.echo(f"drew {len(dag.nodes)} nodes to {svg}")
 
 
@@ -187,12 +189,12 @@ def graph(run_file: Path, sets: tuple[str, ...], svg: Path | None) -> None:
 def ui(store: str, port: int) -> None:
     """Browse runs, figures and videos. Starts the MLflow server of this store, for this machine only."""
     from pipelines.tracking.backlog import deliver_backlog, last_tracking_uri
-    from pipelines.tracking.server import check_port_is_free, serve_ui, ui_command
+    from pipelines.tracking.server import check_port_is_free, mlflow_server_command, serve_ui
     from storage.files import Store
 
     at = Store(store)
     tracking = last_tracking_uri(at)
-    ui_command(at.uri, tracking)  # raises now where there is nothing to serve
+    mlflow_server_command(at.uri, tracking)  # raises now where there is nothing to serve
     check_port_is_free(port)
     click.echo("starting MLflow ...")
     deliver_backlog(at)
@@ -251,7 +253,7 @@ def accept(run_file: Path, node: str | None, since: str | None, reason: str, set
     from pipelines.runs.session import open_session
 
     session = open_session(run_file, sets)
-    planner = session.planner()
+    planner = session.make_planner()
     if since is not None:
         lines = list(
             accepting.accept_since(planner, since, reason, [planner.graph[node].name] if node else [])
@@ -261,7 +263,7 @@ def accept(run_file: Path, node: str | None, since: str | None, reason: str, set
     if node is None:
         raise UserError("accept: give a NODE, or --since COMMIT for all that ran with its code")
     plans = planner.plan(session.selected_nodes([node]))
-    click.echo(accepting.accept_node(planner, plans[node], reason))
+    click.echo(accepting.accept_node_outputs(planner, plans[node], reason))
 
 
 @main.command()
@@ -273,12 +275,12 @@ def accept(run_file: Path, node: str | None, since: str | None, reason: str, set
 def pin(name: str, run_file: Path, sets: tuple[str, ...]) -> None:
     """Freeze the list of recordings under NAME. New videos then retrain nothing until the pin moves."""
     from pipelines.runs import pin
-    from pipelines.runs.graph_builder import recordings_nodes
+    from pipelines.runs.graph_builder import recordings_nodes_by_corpus
     from pipelines.runs.session import open_session
 
     session = open_session(run_file, sets)
-    lists = recordings_nodes(session.graph)
-    plans = session.planner().plan(set(lists.values()))
+    lists = recordings_nodes_by_corpus(session.graph)
+    plans = session.make_planner().plan(set(lists.values()))
     click.echo(pin.pin_recording_lists(session.store, plans, lists, name))
 
 
@@ -306,7 +308,7 @@ def gc(store: str, keep_runs: int, drop: tuple[str, ...], grace: float, yes: boo
 
     at = Store(store)
     if drop and yes:
-        retention.drop_runs(at, drop)
+        retention.drop_runs_from_retention(at, drop)
     found = garbage.find_garbage(at, keep_runs, grace, drop)
     for line in garbage.garbage_table(found):
         click.echo(line)
@@ -344,7 +346,7 @@ def verify(store: str) -> None:
     sys.exit(1 if faults else 0)
 
 
-def add_command(command: click.Command) -> None:
+def add_click_command(command: click.Command) -> None:
     """Add a command of another module; its errors end as one line too."""
     main.add_command(command)
     for one in command.commands.values() if isinstance(command, click.Group) else [command]:
@@ -353,7 +355,7 @@ def add_command(command: click.Command) -> None:
 
 
 for command in (animate, jobs, logs, shards, stop, submit, weights):
-    add_command(command)
+    add_click_command(command)
 
 if __name__ == "__main__":
     main()

@@ -45,11 +45,13 @@ FORCE_OPTION = click.option("--force", multiple=True, metavar="NODE",
                      help="Run this node even if it is cached (repeatable).")  # fmt: skip
 KEEP_GOING_OPTION = click.option("--keep-going", is_flag=True,
                           help="After a failure, still run what does not depend on it.")  # fmt: skip
-ADDRESS_OPTION = click.option("--address", default="http://127.0.0.1:8265", envvar="RAY_JOBS_ADDRESS",
-                       show_default=True, help="Ray dashboard, where jobs are submitted.")  # fmt: skip
+RAY_DASHBOARD_ADDRESS_OPTION = click.option(
+    "--address", default="http://127.0.0.1:8265", envvar="RAY_JOBS_ADDRESS", show_default=True,
+    help="Ray dashboard, where jobs are submitted.",
+)  # fmt: skip
 
 
-def add_limit(sets: tuple[str, ...], limit: int | None) -> tuple[str, ...]:
+def add_data_limit_setting(sets: tuple[str, ...], limit: int | None) -> tuple[str, ...]:
     return sets if limit is None else (*sets, f"data.*.limit={limit}")
 
 

@@ -37,15 +37,15 @@ def inspect(
     Example:
       reenact shards inspect .reenact/store/packs/clips/3f2a.tar --sheet sheet.png
     """
-    from pipelines.shards.inspect import group_samples, list_shard, read_contact_sheet_fields
+    from pipelines.shards.inspect import describe_shard, group_members_by_sample, read_contact_sheet_fields
 
-    for line in list_shard(path, sample):
+    for line in describe_shard(path, sample):
         click.echo(line)
     if sheet is None:
         return
     from pipelines.shards.contact_sheet import write_sheet
 
-    keys = [sample] if sample else list(group_samples(path))[:SHEET_SAMPLES]
+    keys = [sample] if sample else list(group_members_by_sample(path))[:SHEET_SAMPLES]
     notes = write_sheet(sheet, [read_contact_sheet_fields(path, key, others) for key in keys], mesh)
     click.echo(f"\ndrew {len(keys)} samples to {sheet}")
     for line in notes:

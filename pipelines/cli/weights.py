@@ -18,13 +18,13 @@ import click
 
 from models import MODELS
 from models.spec import load_model_spec
-from models.weights import WEIGHTS, find_weights
+from models.weights import THIRD_PARTY_WEIGHTS, find_third_party_weights
 from pipelines.cli.options import PATH_PARAM_TYPE, STORE_OPTION
 from pipelines.errors import UserError
 from storage.content_cache import is_writable
 
 
-def find_file_check(weights_id: str) -> Callable[[Path], None] | None:
+def find_weights_file_check(weights_id: str) -> Callable[[Path], None] | None:
     """What looks at a file before it is imported under this id, by the model that the weights are for; None
     where they are no model's.
     """
@@ -32,11 +32,11 @@ def find_file_check(weights_id: str) -> Callable[[Path], None] | None:
         for released in load_model_spec(model).released.values():
             if weights_id in released.files:
                 module = released.reader.partition(":")[0]
-                return partial(import_module(module).check_released_weights, weights_id)
+                return partial(import_module(module).check_weights_match_id, weights_id)
     return None
 
 
-def export_checkpoint(checkpoint: Path, folder: Path) -> list[Path]:
+def export_to_released_layout(checkpoint: Path, folder: Path) -> list[Path]:
     """model.safetensors of a training phase -> files in the layout of the model's authors, in `folder`.
 
     Raises UserError for a file that is no whole checkpoint of ours, or of a model without released weights.
@@ -78,7 +78,7 @@ def weights_list(store: str) -> None:
     from storage.files import Store
 
     at = Store(store)
-    for one in WEIGHTS.values():
+    for one in THIRD_PARTY_WEIGHTS.values():
         found = weight_files.find_packaged_file(one) or weight_files.pinned_sha256(at, one) != "missing"
         state = "here" if found else "missing"
         click.echo(f"{one.id:<15} {state:<8} {one.purpose}")
@@ -104,7 +104,7 @@ def weights_import(weights_id: str, file: Path, store: str) -> None:
     from storage.files import Store
 
     facts = weight_files.import_weights(
-        Store(store), find_weights(weights_id), file, find_file_check(weights_id)
+        Store(store), find_third_party_weights(weights_id), file, find_weights_file_check(weights_id)
     )
     click.echo(f"{weights_id}: {facts['tensors']} tensors, sha256 {facts['sha256'][:16]}; {facts['licence']}")
     if facts["left"]:
@@ -123,7 +123,7 @@ def weights_export(checkpoint: Path, folder: Path) -> None:
     Example:
       reenact weights export model.safetensors exported/
     """
-    for path in export_checkpoint(checkpoint, folder):
+    for path in export_to_released_layout(checkpoint, folder):
         click.echo(str(path))
 
 
@@ -139,7 +139,9 @@ def weights_verify(store: str) -> None:
     from storage import weight_files
     from storage.files import Store
 
-    states = {name: weight_files.verify_weights(Store(store), one) for name, one in WEIGHTS.items()}
+    states = {
+        name: weight_files.verify_weights(Store(store), one) for name, one in THIRD_PARTY_WEIGHTS.items()
+    }
     for name, state in states.items():
         click.echo(f"{name:<15} {state}")
     if any(state not in ("ok", "missing") for state in states.values()):

@@ -38,7 +38,7 @@ JOIN_ERROR = (
     "RAY_AUTH_TOKEN or ~/.ray/auth_token)? One without tokens is joined with RAY_AUTH_MODE=disabled only"
 )
 
-START_ERROR = (
+RAY_START_ERROR_TEMPLATE = (
     "Ray cannot start on this machine: {why}. Its logs are in {logs}/session_latest/logs; see to memory, "
     "/dev/shm, open files (ulimit -n) and runtime.object_store_mb"
 )
@@ -111,7 +111,7 @@ class RayExecutor:
         if address == "local":  # a cluster somebody left running on this machine is not ours to use
             start_private_cluster(self.runtime, common)
         else:
-            join_cluster(address, common)
+            connect_to_ray_cluster(address, common)
 
     def check_resources(self, node: Node) -> None:
         """A request that no node of the cluster can meet would wait for ever."""
@@ -165,7 +165,7 @@ class RayExecutor:
                 child.kill()
 
 
-def join_cluster(address: str, options: Mapping[str, Any]) -> None:
+def connect_to_ray_cluster(address: str, options: Mapping[str, Any]) -> None:
     """ray.init at an address; UserError, with what Ray answered, where it cannot be joined."""
     import ray
     from ray._private.services import canonicalize_bootstrap_address
@@ -195,7 +195,7 @@ def start_private_cluster(runtime: RuntimeConfig, options: Mapping[str, Any]) ->
         if not is_machine_error(error):
             raise
         why, logs = _one_line(error), folder or ray_address.default_ray_folder()
-        raise UserError(START_ERROR.format(why=why, logs=logs)) from error
+        raise UserError(RAY_START_ERROR_TEMPLATE.format(why=why, logs=logs)) from error
     if not is_private_cluster():
         raise RuntimeError(f"the private Ray is not at {LOOPBACK_ADDRESS} alone: ray was imported too early")
 

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 CHECKOUT_FOLDER = checkout_folder()
-EXCLUDED_FILES = [
+RUNTIME_ENV_EXCLUDES = [
     ".git/", ".venv/", "venv/", ".reenact/", "**/__pycache__/", "*.egg-info/", ".ruff_cache/",
     ".pytest_cache/", ".hypothesis/", "mlruns/", "mlflow.db",
 ]  # fmt: skip
 # the token is not among them: each node has its own copy
 FORWARDED_VARIABLES = ("REENACT_STORE", "MLFLOW_TRACKING_URI", "RAY_AUTH_MODE")
-POLL_SECONDS = 1.0
+JOB_POLL_SECONDS = 1.0
 REQUEST_TIMEOUT = 10.0
 UNREACHABLE_JOB_SERVER_ERROR = (
     "no Ray job server at {address} ({why}); is the cluster up, and is that its dashboard address?"
@@ -110,7 +110,7 @@ def submit_with_client(address: str, entry: Sequence[str], variables: Mapping[st
         entrypoint=shlex.join(entry),
         runtime_env={
             "working_dir": str(CHECKOUT_FOLDER),
-            "excludes": EXCLUDED_FILES,
+            "excludes": RUNTIME_ENV_EXCLUDES,
             "env_vars": dict(variables),
         },
         metadata={"project": "reenact", "git": variables.get("REENACT_GIT", "")},
@@ -128,7 +128,7 @@ def check_shared_store(address: str, store: str, tracking: str) -> None:
 
 
 @contextmanager
-def raise_one_line_errors() -> Iterator[None]:
+def shorten_job_server_errors() -> Iterator[None]:
     """A failure that the job server reports becomes an error of one line."""
     try:
         yield
@@ -152,15 +152,15 @@ def follow_job(address: str, job_id: str) -> int:
             sys.stdout.flush()
 
     asyncio.run(stream())
-    return wait_for_exit_code(jobs, job_id)
+    return wait_for_job_exit_code(jobs, job_id)
 
 
-def wait_for_exit_code(jobs: JobSubmissionClient, job_id: str) -> int:
+def wait_for_job_exit_code(jobs: JobSubmissionClient, job_id: str) -> int:
     """Wait for the end of a job -> its exit code, 130 when it was stopped."""
     from ray.job_submission import JobStatus
 
     while not (status := jobs.get_job_status(job_id)).is_terminal():
-        time.sleep(POLL_SECONDS)
+        time.sleep(JOB_POLL_SECONDS)
     info = jobs.get_job_info(job_id)
     if status == JobStatus.SUCCEEDED:
         return 0

@@ -59,7 +59,7 @@ def run_pack_job(call: StageCall, jobs: Sequence[PackJob], store: Store, size: i
     finally:
         # Also of a stream that is left early: its workers hold the cores that other nodes wait for.
         if (running := dataset._current_executor) is not None:
-            stop_execution(running, failed)
+            stop_ray_data_execution(running, failed)
     if failed is not None:
         raise failed
 
@@ -79,7 +79,7 @@ def _dataset(call: StageCall, jobs: Sequence[PackJob], store: Store, size: int) 
     }
     if not needs_pool(node, len(jobs), size):
         return dataset.map_batches(
-            build_in_task,  # pyright: ignore[reportArgumentType]
+            build_packs_in_ray_task,  # pyright: ignore[reportArgumentType]
             batch_size=None, compute=ray.data.TaskPoolStrategy(size=size),
             fn_args=(pickle.dumps((call, store)),), **options,
         )  # fmt: skip
@@ -95,7 +95,7 @@ def _dataset(call: StageCall, jobs: Sequence[PackJob], store: Store, size: int) 
     )
 
 
-def build_in_task(batch: Mapping[str, Any], call_and_store: bytes) -> dict[str, list[bytes]]:
+def build_packs_in_ray_task(batch: Mapping[str, Any], call_and_store: bytes) -> dict[str, list[bytes]]:
     return kept_worker(call_and_store)(batch)
 
 
@@ -105,7 +105,7 @@ def kept_worker(call_and_store: bytes) -> PackWorker:
     return PackWorker(*pickle.loads(call_and_store))
 
 
-def stop_execution(running: Executor, failed: Exception | None) -> None:
+def stop_ray_data_execution(running: Executor, failed: Exception | None) -> None:
     """End a Ray Data execution at once. On a busy machine its own loop may still turn while it is taken down,
     and either trip over the other; that must not hide why the stream ended.
     """

@@ -34,7 +34,7 @@ class PackWorker:
         self.broken: Exception | None = None
         try:
             nets = load_nets(call.node.nets, store, call.node.missing_weights)
-            self.run = call.bind_nets(nets | call.load_uses())
+            self.run = call.bind_nets(nets | call.load_checkpoint_nets())
         except Exception as error:  # noqa: BLE001 - raised in the driver, as those of `build`
             self.broken = prefix_error(error, call.node.name)
 

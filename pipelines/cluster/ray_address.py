@@ -15,15 +15,15 @@ from pathlib import Path
 from pipelines.errors import UserError
 from storage.content_cache import is_writable
 
-REPLY_TIMEOUT = 4.0
+RAY_REPLY_TIMEOUT_SECONDS = 4.0
 """For a connection, and for its reply: clusters are in the same network."""
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
 """How a client of gRPC begins, which Ray's control store and its client server speak: HTTP/2's preface and no
 settings. Both ends send a frame of settings first."""
-HTTP2_SETTINGS_FRAME = re.compile(rb"...\x04.\0{4}", re.DOTALL)
+HTTP2_SETTINGS_FRAME_PATTERN = re.compile(rb"...\x04.\0{4}", re.DOTALL)
 MAX_SOCKET_PATH = 103 if sys.platform == "darwin" else 107
 """Longest path of a Unix socket."""
-ADDRESS_HINT = (
+RAY_ADDRESS_HINT = (
     "set runtime.ray or RAY_ADDRESS to the HOST:PORT of a cluster that is up, or unset both for a private Ray"
 )
 
@@ -32,19 +32,21 @@ def check_ray_reachable(address: str) -> None:
     """UserError, which says what was tried, where no Ray answers at HOST:PORT or ray://HOST:PORT."""
     found = re.fullmatch(r"(?:ray://)?(?:\[([0-9a-fA-F:.%]+)\]|([^\[\]:/\s]+)):(\d{1,5})/?", address)
     if not found or not 0 < int(found[3]) < 2**16:
-        raise UserError(f"Ray's address {address!r}: expected HOST:PORT, such as head:6379; {ADDRESS_HINT}")
+        raise UserError(
+            f"Ray's address {address!r}: expected HOST:PORT, such as head:6379; {RAY_ADDRESS_HINT}"
+        )
     host, port = found[1] or found[2], int(found[3])
     try:
-        with socket.create_connection((host, port), REPLY_TIMEOUT) as connection:
+        with socket.create_connection((host, port), RAY_REPLY_TIMEOUT_SECONDS) as connection:
             if os.environ.get("RAY_USE_TLS", "0") in ("0", ""):
                 _greet(connection)
     except TimeoutError:
         raise UserError(
-            f"no Ray at {address}: no answer within {REPLY_TIMEOUT:g} s; {ADDRESS_HINT}"
+            f"no Ray at {address}: no answer within {RAY_REPLY_TIMEOUT_SECONDS:g} s; {RAY_ADDRESS_HINT}"
         ) from None
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
-        raise UserError(f"no Ray at {address}: {why}; {ADDRESS_HINT}") from None
+        raise UserError(f"no Ray at {address}: {why}; {RAY_ADDRESS_HINT}") from None
 
 
 def _greet(connection: socket.socket) -> None:
@@ -52,7 +54,7 @@ def _greet(connection: socket.socket) -> None:
     reply = b""
     while len(reply) < 9 and (more := connection.recv(9 - len(reply))):
         reply += more
-    if not HTTP2_SETTINGS_FRAME.fullmatch(reply):
+    if not HTTP2_SETTINGS_FRAME_PATTERN.fullmatch(reply):
         raise OSError(f"what listens there is no Ray; it replies {reply!r}")
 
 

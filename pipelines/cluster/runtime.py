@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
-from pipelines.preprocess.fetch.transport_config import TransportConfig
+from pipelines.preprocess.fetch.transport_config import DownloadTransportConfig
 from storage.uris import ExpandedPath, reject_credentials
 
 
@@ -56,7 +56,7 @@ class RuntimeConfig(Struct, frozen=True, kw_only=True):
     """Steps between the checkpoints that a crash falls back to."""
     log_every: int = 20
     """Steps between logged training figures."""
-    download: TransportConfig = field(default_factory=TransportConfig)
+    download: DownloadTransportConfig = field(default_factory=DownloadTransportConfig)
     """Mirrors, politeness, patience, cookies and proxy of downloads."""
     max_rejected: float = 0.2
     """A node whose share of rejected units is larger fails."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-CORES_TIMEOUT = 30.0
+CLUSTER_CORES_TIMEOUT = 30.0
 """Seconds that a cluster may take to report its cores."""
 LOOPBACK_ADDRESS = "127.0.0.1"
 
@@ -22,7 +22,7 @@ def wait_for_cores() -> None:
     """A cluster that has just started reports its resources a moment later, on a busy machine seconds."""
     import ray
 
-    until = time.monotonic() + CORES_TIMEOUT
+    until = time.monotonic() + CLUSTER_CORES_TIMEOUT
     while not ray.cluster_resources().get("CPU") and time.monotonic() < until:
         time.sleep(0.1)
 

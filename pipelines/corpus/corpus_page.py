@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from storage.families import Family
 
 THUMBNAIL_SIZE = 192
-DUPLICATE_REJECT_CODE = "duplicate_content"
+DUPLICATE_RECORDING_REJECT_CODE = "duplicate_content"
 """Code of recordings that the list leaves out because their file is another's."""
-MAX_LISTED_SIZES = 8
+MAX_LISTED_RESOLUTIONS = 8
 """Sizes of recordings listed by name."""
 PREVIOUS_FUNNEL_STEP = {
     "usable": "listed", "download": "usable", "clips": "download",
     "keypoints": "clips", "fit3dmm": "keypoints", "speech": "clips",
 }  # fmt: skip
 """Step -> the step its losses are counted against."""
-CHARTS = {
+CORPUS_PAGE_CHARTS = {
     "Clips": (
         ("Length of a clip", "s", "seconds"),
         ("Clips of an identity", "", "clips_each"),
@@ -181,7 +181,7 @@ def _identity_table(facts: CorpusStatistics) -> str:
 
 
 def _duplicate_table(facts: CorpusStatistics) -> str:
-    copies = sum(r.count for r in facts.rejects if r.code == DUPLICATE_REJECT_CODE)
+    copies = sum(r.count for r in facts.rejects if r.code == DUPLICATE_RECORDING_REJECT_CODE)
     left_out = f" {copies:,} more are left out of the list as copies of others." if copies else ""
     if not facts.duplicates:
         return f'<p class="soft">No two of the recordings kept are the same file.{left_out}</p>'
@@ -203,7 +203,7 @@ def _size_table(facts: CorpusStatistics) -> str:
     total = facts.probed
     if not total:
         return ""
-    named = list(facts.resolutions.items())[:MAX_LISTED_SIZES]
+    named = list(facts.resolutions.items())[:MAX_LISTED_RESOLUTIONS]
     rows = [
         [escape_html(size.replace("x", "×")), f"{number:,}", f"{100 * number / total:.0f} %"]
         for size, number in named
@@ -234,7 +234,7 @@ def _share(facts: CorpusStatistics) -> str:
 def _charts(facts: CorpusStatistics, name: str, more: str = "") -> str:
     some = "".join(
         render_histogram(title, unit, facts.values[of])
-        for title, unit, of in CHARTS[name]
+        for title, unit, of in CORPUS_PAGE_CHARTS[name]
         if facts.values.get(of)
     )
     if not some:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from pipelines.corpus.corpus_page import clip_thumbnail, render_corpus_page
 from pipelines.corpus.statistics import (
+    CORPUS_STATISTICS_STAGES,
     MAX_SAMPLED_CLIPS,
-    STAGES,
     THUMBNAIL_COUNT,
     clips_without_fit,
-    compute_statistics,
-    corpus_metrics,
+    compute_corpus_statistics,
+    corpus_mlflow_metrics,
     count_dropped_tracks,
     measure_clips,
-    read_probes,
+    read_sampled_probes,
     subsample_keys,
     summarize_statistics,
 )
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 def make_corpus_page(ctx: NodeContext) -> None:
     """The whole node: corpus.html and corpus.json."""
     rows, rejects = read_recordings(ctx.inputs["recordings"]), read_rejects(ctx.inputs["recordings"])
-    artifacts = {name: ctx.inputs[name] for name in STAGES if name in ctx.inputs}
+    artifacts = {name: ctx.inputs[name] for name in CORPUS_STATISTICS_STAGES if name in ctx.inputs}
     families = {name: artifact.family() for name, artifact in artifacts.items() if name != "download"}
     clips = families["clips"]
-    probed = read_probes(artifacts["download"]) if "download" in artifacts else {}
-    facts = compute_statistics(rows, rejects, artifacts, clips, probed)
+    probed = read_sampled_probes(artifacts["download"]) if "download" in artifacts else {}
+    facts = compute_corpus_statistics(rows, rejects, artifacts, clips, probed)
     keys = subsample_keys(clips.keys, MAX_SAMPLED_CLIPS)
     values, expression = measure_clips(families, keys, ctx.report_progress)
     facts = replace(
@@ -49,4 +49,4 @@ def make_corpus_page(ctx: NodeContext) -> None:
         summarize_statistics(facts), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False
     )
     (ctx.out / "corpus.json").write_text(text + "\n")
-    ctx.log_metrics(corpus_metrics(facts))
+    ctx.log_metrics(corpus_mlflow_metrics(facts))

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 FPS = 25
 MAX_SAMPLED_CLIPS = 400
 """Clips whose landmarks, poses and expressions are read for the distributions."""
-MAX_SAMPLED_PROBES = 20_000
+MAX_SAMPLED_RECORDING_PROBES = 20_000
 """Recordings whose probes are read."""
 THUMBNAIL_COUNT = 24
 MAX_LISTED_IDENTITIES = 12
 """Identities listed by name."""
 MAX_REJECT_EXAMPLES = 3
 """Rejected units shown for a code."""
-STAGES = ("download", "clips", "keypoints", "fit3dmm", "speech")
+CORPUS_STATISTICS_STAGES = ("download", "clips", "keypoints", "fit3dmm", "speech")
 FRAME_STEP = 5
 """Frames between those that count for faces, poses and expressions."""
 PERCENTILES = (5, 25, 50, 75, 95)
@@ -138,7 +138,7 @@ def subsample_keys(keys: Sequence[str], most: int) -> list[str]:
     return sorted(first)
 
 
-def corpus_metrics(facts: CorpusStatistics) -> dict[str, float]:
+def corpus_mlflow_metrics(facts: CorpusStatistics) -> dict[str, float]:
     """For MLflow: corpus/NAME."""
     clips = facts.stage_counts("clips")
     found: dict[str, float] = {
@@ -163,7 +163,7 @@ def corpus_metrics(facts: CorpusStatistics) -> dict[str, float]:
 
 
 # --- counts -------------------------------------------------------------------------------------------------
-def compute_statistics(
+def compute_corpus_statistics(
     rows: Sequence[Recording],
     rejects: Sequence[RejectRow],
     artifacts: Mapping[str, Artifact],
@@ -290,7 +290,7 @@ def _rejects(
     for node, code, text in reasons_of:
         if len(reasons := examples.setdefault((node, code), [])) < MAX_REJECT_EXAMPLES:
             reasons.append(text)
-    order = ["recordings", *STAGES]
+    order = ["recordings", *CORPUS_STATISTICS_STAGES]
     return [
         RejectCount(node=node, code=code, count=counts[node, code], examples=examples[node, code])
         for node, code in sorted(counts, key=lambda one: (order.index(one[0]), -counts[one], one[1]))
@@ -354,13 +354,13 @@ def _of_landmarks(landmarks: np.ndarray) -> dict[str, list[float]]:
     }
 
 
-def read_probes(download: Artifact) -> dict[str, Probe]:
+def read_sampled_probes(download: Artifact) -> dict[str, Probe]:
     """Probes of downloaded recordings by id, at most PROBED at random: each lies in a pack of its own, and so
     costs two small reads."""
     units = subsample_keys(
-        [row.unit for row in download.manifest() if row.status == "ok"], MAX_SAMPLED_PROBES
+        [row.unit for row in download.manifest() if row.status == "ok"], MAX_SAMPLED_RECORDING_PROBES
     )
-    family = download.family(units)
+    family = download.open_family(units)
     with ThreadPoolExecutor(16) as pool:
         found = pool.map(lambda key: family.read(key, ["probe"])["probe"], family.keys)
         return dict(zip(family.keys, found, strict=True))

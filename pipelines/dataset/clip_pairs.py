@@ -1,5 +1,5 @@
 """Pairs of clips of two people, drawn by hash; and the table of them that models' own nodes and tasks read
-(models.spec.ClipPairs).
+(models.spec.ClipPairTable).
 
 All clips lie on a ring, in order of a hash of (seed, clip). A clip is the source of the one that follows it,
 unless both show one person. One more clip parts two neighbours: of any number of pairs, at most two are
@@ -21,8 +21,8 @@ from pipelines.preprocess.recordings import hash_bucket_count, recording_bucket
 if TYPE_CHECKING:
     from pipelines.engine.node import NodeContext
 
-STAGE = "clip_pairs"
-COLUMNS = (
+CLIP_PAIRS_STAGE = "clip_pairs"
+CLIP_PAIR_COLUMNS = (
     "id", "bucket", "split", "identity", "source_recording", "source_clip", "driving_recording",
     "driving_clip", "recordings",
 )  # fmt: skip
@@ -88,7 +88,7 @@ def list_clip_pairs(ctx: NodeContext) -> None:
     clips = families["clips"]
     keys = [key for key in clips.keys if all(key in family for family in families.values())]
     recordings = {key: clips.recording_of(key) for key in keys}
-    rows = clip_pairs(
+    rows = make_training_clip_pairs(
         recordings, read_recording_people(ctx.inputs["recordings"]), settings.seed, settings.rounds
     )
     if not rows:
@@ -97,15 +97,15 @@ def list_clip_pairs(ctx: NodeContext) -> None:
             "clips of two people of one split; add videos of other people"
         )
     kinds = {"bucket": pa.int32(), "recordings": pa.list_(pa.string())}
-    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
-    pq.write_table(arrow_table(rows, schema), ctx.out / f"{STAGE}.parquet", compression="zstd")
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in CLIP_PAIR_COLUMNS])
+    pq.write_table(arrow_table(rows, schema), ctx.out / f"{CLIP_PAIRS_STAGE}.parquet", compression="zstd")
     counts = {split: sum(row["split"] == split for row in rows) for split in ("train", "test")}
     ctx.report_progress(
         len(rows), len(rows), f"{counts['train']:,} pairs to train on, {counts['test']:,} held out"
     )
 
 
-def clip_pairs(
+def make_training_clip_pairs(
     recordings: Mapping[str, str], people: Mapping[str, Person], seed: int, rounds: int
 ) -> list[TrainingClipPair]:
     """recordings: clip key -> its recording. people: recording -> who is in it, in which split. Each round

@@ -73,7 +73,7 @@ class StoredClip:
         return self.stored.read(self.key, name)
 
 
-def open_clips(
+def open_clip_families(
     inputs: Mapping[str, Artifact], reads: Mapping[str, Sequence[str]], tables: Collection[str] = ()
 ) -> tuple[Clips, list[str]]:
     """What a model reads of aligned families -> its clips, and the keys that every family has.
@@ -83,7 +83,7 @@ def open_clips(
     frames are read.
     """
     families: dict[str, ClipFamily] = {
-        node: TableRows(read_rows(inputs[node])) if node in tables else inputs[node].family()
+        node: TableRows(read_rows(inputs[node])) if node in tables else inputs[node].open_family()
         for node in reads
     }
     fields = {name: families[node] for node, names in reads.items() for name in names if name != "frames"}

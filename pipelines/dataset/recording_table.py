@@ -44,7 +44,7 @@ class Person(NamedTuple):
 
 
 # --- reading ------------------------------------------------------------------------------------------------
-def recording_from_inputs(inputs: Inputs) -> Recording:
+def recording_row_from_inputs(inputs: Inputs) -> Recording:
     """The row that a keyed stage with the units of `recordings` is given: of its fields, those that the node
     reads."""
     return cast("Recording", inputs["recordings"][0])
@@ -74,7 +74,7 @@ def _read(artifact: Artifact, name: str, columns: Sequence[str] | None = None) -
 
 
 # --- writing ------------------------------------------------------------------------------------------------
-def write_tables(
+def write_recording_tables(
     folder: Path, rows: Sequence[Recording], rejects: Sequence[RejectRow], notes: Sequence[RejectRow]
 ) -> None:
     """The artifact's files."""

@@ -150,12 +150,12 @@ class WorkerShare:
         """Chunks of this worker in a step."""
         return self.batch // self.chunk // self.world
 
-    def chunk_number(self, i: int) -> int:
+    def global_chunk_index(self, i: int) -> int:
         """Of its i-th chunk of a step, among those of all workers."""
         return self.rank + i * self.world
 
 
-def iterate_chunks(
+def iterate_sample_chunks(
     task: Task,
     tables: Mapping[str, SplitClips],
     seed: int,

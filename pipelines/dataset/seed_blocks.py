@@ -13,9 +13,9 @@ from pipelines.preprocess.recordings import hash_fraction
 if TYPE_CHECKING:
     from pipelines.engine.node import NodeContext
 
-STAGE = "seeds"
-COLUMNS = ("id", "bucket", "split", "identity", "first", "count")
-TEST_FRACTION = 0.1
+SEEDS_STAGE = "seeds"
+SEED_BLOCK_COLUMNS = ("id", "bucket", "split", "identity", "first", "count")
+TEST_SEED_BLOCK_FRACTION = 0.1
 """Share of the blocks that are held out."""
 
 
@@ -49,8 +49,8 @@ def list_seed_blocks(ctx: NodeContext) -> None:
     settings: SeedBlockSettings = ctx.config
     rows = make_seed_blocks(settings.blocks, settings.block_size)
     kinds = {"bucket": pa.int32(), "first": pa.int64(), "count": pa.int64()}
-    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
-    pq.write_table(arrow_table(rows, schema), ctx.out / f"{STAGE}.parquet", compression="zstd")
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in SEED_BLOCK_COLUMNS])
+    pq.write_table(arrow_table(rows, schema), ctx.out / f"{SEEDS_STAGE}.parquet", compression="zstd")
     held_out = sum(row["split"] == "test" for row in rows)
     seeds = settings.blocks * settings.block_size
     ctx.report_progress(
@@ -62,7 +62,7 @@ def make_seed_blocks(blocks: int, block_size: int) -> list[SeedBlock]:
     """Blocks of the seeds from 0 on. The split is a function of the block's number, so that it stays as
     blocks are added; but of two blocks or more, each split gets one at least."""
     ids = [f"block-{number:06d}" for number in range(blocks)]
-    held_out = {id for id in ids if hash_fraction(id) < TEST_FRACTION}
+    held_out = {id for id in ids if hash_fraction(id) < TEST_SEED_BLOCK_FRACTION}
     if len(ids) > 1:
         order = sorted(ids, key=hash_fraction)
         held_out = {*held_out, order[0]} - {order[-1]}

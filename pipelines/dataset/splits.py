@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SPLIT_NODE_PREFIXES = {"train": "train.", "test": "pairs."}
 """Split -> how the names of the nodes begin that cannot do without."""
-SPLIT_SETTINGS = {
+SPLIT_SETTINGS_BY_SOURCE = {
     "synthetic": "data.synthetic.identities and data.synthetic.test_identities",
     "voxceleb": "data.voxceleb.txt and data.voxceleb.test_persons",
     "voxceleb_csv": "the column partition of data.voxceleb_csv.csv",
@@ -25,7 +25,7 @@ SPLIT_SETTINGS = {
     "talkinghead_1kh": "data.talkinghead_1kh.sets",
 }
 """What the split of a source depends on that says it itself."""
-MAX_COUNTED_CLIPS = 1000
+MAX_SOUND_CHECKED_CLIPS = 1000
 """Clips of a split whose records are read to count those without sound; each costs a small read."""
 
 
@@ -79,8 +79,8 @@ def _advice(at: str, data: DataConfig, split: str, people: int, recordings: int)
             return (
                 f"set {at}.folder.identity=file, if each video shows somebody else, or add videos of others"
             )
-    if data.source in SPLIT_SETTINGS:
-        decides = SPLIT_SETTINGS[data.source].replace("data.", f"{at}.")
+    if data.source in SPLIT_SETTINGS_BY_SOURCE:
+        decides = SPLIT_SETTINGS_BY_SOURCE[data.source].replace("data.", f"{at}.")
         return f"{decides} decide" + "s" * (" and " not in decides) + " on it"
     return "add videos of other people"
 
@@ -97,11 +97,11 @@ def count_missing_clips(
     return {node: count for node, count in counts.items() if count}
 
 
-def count_without_sound(stored: Clips, keys: Sequence[str]) -> str:
+def describe_clips_without_sound(stored: Clips, keys: Sequence[str]) -> str:
     """How many clips have no sound, so that their speech features are those of silence: "3 of 120". Of many,
-    MAX_COUNTED_CLIPS are read, evenly spread.
+    MAX_SOUND_CHECKED_CLIPS are read, evenly spread.
     """
-    counted = keys[:: max(1, math.ceil(len(keys) / MAX_COUNTED_CLIPS))]
+    counted = keys[:: max(1, math.ceil(len(keys) / MAX_SOUND_CHECKED_CLIPS))]
     with ThreadPoolExecutor(16) as pool:
         records = list(pool.map(lambda key: stored.fields["clip"].read(key, ["clip"])["clip"], counted))
     return f"{sum(not record['has_sound'] for record in records):,} of {len(counted):,}"

@@ -13,7 +13,7 @@ from typing import Protocol
 from storage.files import Store
 
 
-class Machines(Protocol):
+class MachineLiveness(Protocol):
     """What a worker knows of the machines that work for a run."""
 
     here: str
@@ -22,7 +22,7 @@ class Machines(Protocol):
     def is_alive(self, machine: str) -> bool: ...
 
 
-class LocalMachine:
+class SingleProcessMachines:
     """Of a run in one process: had its machine gone down, so had the run."""
 
     here = "here"

@@ -9,14 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from pipelines.engine.packs import Executor, PackJob, PackResult, StageCall, find_published_pack
+from pipelines.engine.packs import PackExecutor, PackJob, PackResult, StageCall, find_published_pack
 from storage import leases
 from storage.errors import StoreUnreachable
 from storage.files import Store
 
 
 def build_or_await_packs(
-    executor: Executor, call: StageCall, jobs: Sequence[PackJob], store: Store, *,
+    executor: PackExecutor, call: StageCall, jobs: Sequence[PackJob], store: Store, *,
     terms: leases.LeaseTimings, waiting: Callable[[str], None], cancelled: Callable[[], bool],
 ) -> Iterator[PackResult]:  # fmt: skip
     """Results in order of completion. Packs that another driver holds come when it has published them, or are

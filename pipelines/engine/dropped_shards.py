@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from storage.files import Store
 
 
-def packs_to_rebuild(plan: NodePlan, plans: Mapping[str, NodePlan]) -> dict[str, set[str]]:
+def find_dropped_packs_to_rebuild(plan: NodePlan, plans: Mapping[str, NodePlan]) -> dict[str, set[str]]:
     """Upstream node -> its packs without a shard that a node reads when it runs. Of a keyed node whose jobs
     are not known yet, all: it may read them."""
     found: dict[str, set[str]] = {}
@@ -52,7 +52,7 @@ def plan_dropped_shards_again(graph: Graph, plans: Mapping[str, NodePlan]) -> No
             plan.jobs = [*plan.jobs, *again]
             plan.state = "stale" if plan.has_artifact else plan.state
         if not plan.has_artifact or plan.to_restore:
-            for name, packs in packs_to_rebuild(plan, plans).items():
+            for name, packs in find_dropped_packs_to_rebuild(plan, plans).items():
                 plans[name].to_restore |= packs
                 readers.setdefault(name, []).append(node.name)
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from pipelines.engine.keys import dict_difference, hash_json, lookup_setting, make_config_view, to_json_value
 from pipelines.engine.node import Node
-from pipelines.engine.source_code import ReachedSymbol, SourceCode
+from pipelines.engine.source_code import ReachedSymbol, SourceSymbolIndex
 
 KEY_SCHEME = 3
 """Raised when keys are made in another way: every key of the old kind is then another one."""
@@ -39,7 +39,7 @@ class Fingerprint(Struct, frozen=True):
         return replace(self, code="") == replace(other, code="")
 
 
-def compute_fingerprint(node: Node, config: Any, env: KeyEnvironment) -> Fingerprint:
+def compute_fingerprint_components(node: Node, config: Any, env: KeyEnvironment) -> Fingerprint:
     """All components of `node`'s own key (its upstreams come in later, by content)."""
     values: dict[str, Any] = dict(node.arguments)
     for path, actual in node.config.items():
@@ -56,7 +56,7 @@ def compute_fingerprint(node: Node, config: Any, env: KeyEnvironment) -> Fingerp
     return Fingerprint(
         node=node.stage,
         config={setting_path_before_renames(path, env.renamed): value for path, value in values.items()},
-        code=env.code.digest(code_entries(node, config, env.code)),
+        code=env.code.digest(list_code_entry_points(node, config, env.code)),
         weights={name: env.weights(name) for name in node.weights},
         tools={name: env.tool(name) for name in node.tools},
         packages={name: env.package(name) for name in node.packages},
@@ -112,7 +112,7 @@ def setting_path_before_renames(path: str, renamed: Mapping[str, str]) -> str:
     return ".".join(parts)
 
 
-def code_entries(node: Node, config: Any, code: SourceCode) -> list[str]:
+def list_code_entry_points(node: Node, config: Any, code: SourceSymbolIndex) -> list[str]:
     """Where the node's code starts: its function, the code it finds by name, the methods of its settings."""
     loaders = [use.loader for use in node.uses.values()]
     named = [node.run, *node.code, *loaders, *([node.inputs] if node.inputs else [])]
@@ -232,7 +232,7 @@ def _short(value: Any) -> str:
 class KeyEnvironment(Struct, frozen=True):
     """What fingerprints look at outside the config: code, weights, tools."""
 
-    code: SourceCode
+    code: SourceSymbolIndex
     weights: Callable[[str], str] = lambda name: "missing"
     """Weights id -> pinned sha256, or "missing"."""
     tool: Callable[[str], str] = lambda name: "missing"

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 
-class UndeclaredConfig(Exception):
+class UndeclaredConfigError(Exception):
     """A node's code read a config value that is not in its key."""
 
 
@@ -45,7 +45,7 @@ def lookup_setting(root: Any, path: str) -> Any:
     for i, part in enumerate(parts := path.split(".")):
         if isinstance(value, Mapping) and part in value:
             value = value[part]
-        elif isinstance(value, (ConfigView, Struct)) and hasattr(value, part):
+        elif isinstance(value, (DeclaredConfigView, Struct)) and hasattr(value, part):
             value = getattr(value, part)
         else:
             above = ".".join(parts[:i]) or "the root"
@@ -63,7 +63,7 @@ def flatten_leaves(value: Any, prefix: str) -> dict[str, Any]:
     return {prefix: value}
 
 
-class ConfigView:
+class DeclaredConfigView:
     """Attribute access to the settings that a node declares; reading any other is an error."""
 
     __slots__ = ("_declared", "_tree")
@@ -76,12 +76,12 @@ class ConfigView:
         if name.startswith("__"):  # copy and pickle probe for these
             raise AttributeError(name)
         if name not in self._tree:
-            raise UndeclaredConfig(
+            raise UndeclaredConfigError(
                 f"config {name!r} is read but not declared (declared: {self._declared or 'nothing'}); "
                 "add it to the node's `config` in pipelines/graph.py"
             )
         value = self._tree[name]
-        return ConfigView(value, self._declared) if isinstance(value, DeclaredSettings) else value
+        return DeclaredConfigView(value, self._declared) if isinstance(value, DeclaredSettings) else value
 
     __getitem__ = __getattr__  # a dict of settings, as in phases["warmup"]
 
@@ -89,14 +89,14 @@ class ConfigView:
         raise AttributeError(f"config is frozen: {name} cannot be set")
 
     def __reduce__(self):
-        return (ConfigView, (self._tree, self._declared))
+        return (DeclaredConfigView, (self._tree, self._declared))
 
 
 class DeclaredSettings(dict[str, Any]):
     """Settings of which only some are declared."""
 
 
-def make_config_view(config: Any, declared: Mapping[str, str]) -> ConfigView:
+def make_config_view(config: Any, declared: Mapping[str, str]) -> DeclaredConfigView:
     """declared: path as the node reads it -> path in `config`."""
     tree = DeclaredSettings()
     for path, actual in declared.items():
@@ -105,7 +105,7 @@ def make_config_view(config: Any, declared: Mapping[str, str]) -> ConfigView:
         for part in above:
             branch = branch.setdefault(part, DeclaredSettings())
         branch[last] = lookup_setting(config, actual)
-    return ConfigView(tree, ", ".join(declared))
+    return DeclaredConfigView(tree, ", ".join(declared))
 
 
 def dict_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

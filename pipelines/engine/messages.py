@@ -13,7 +13,7 @@ ERROR_CLASS_NAMES = frozenset(kind.__name__ for kind in ERROR_MEANINGS) | frozen
 )
 """Classes of errors, by name: a text given to one is for a reader, whether the error is raised, returned, or
 put into a list first."""
-REPORTING_METHODS = frozenset({"report_progress", "log_params", "log_metrics", "warn"})
+FINGERPRINT_IGNORED_METHODS = frozenset({"report_progress", "log_params", "log_metrics", "warn"})
 """Methods that only report (engine.node.Context, warnings): a statement that calls one is left out."""
 _OWN_SCOPE = (
     ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef,
@@ -36,7 +36,7 @@ def is_reporting_call(statement: ast.stmt) -> bool:
     return (
         isinstance(call, ast.Call)
         and isinstance(call.func, ast.Attribute)
-        and call.func.attr in REPORTING_METHODS
+        and call.func.attr in FINGERPRINT_IGNORED_METHODS
     )
 
 

@@ -198,7 +198,7 @@ class NodeContext(Protocol):
     node: str
     key: str
     config: Any
-    """A view of the declared settings; any other read raises UndeclaredConfig."""
+    """A view of the declared settings; any other read raises UndeclaredConfigError."""
     runtime: Any
     """How and where to run; in no key."""
     inputs: Mapping[str, Any]

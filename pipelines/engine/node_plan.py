@@ -8,8 +8,8 @@ from pipelines.engine.fingerprint import Fingerprint
 from pipelines.engine.keys import hash_json
 from pipelines.engine.node import Node
 from pipelines.engine.packs import PackJob
-from pipelines.engine.units import UnitView
-from storage.families import Artifact, read_parquet
+from pipelines.engine.units import UpstreamUnit
+from storage.families import Artifact, decode_parquet
 
 
 class NodePlan(Struct):
@@ -21,7 +21,7 @@ class NodePlan(Struct):
     """The artifact's key, when every input is known."""
     node_key: str = ""
     artifact: Artifact | None = None
-    units: dict[str, UnitView] = field(default_factory=dict)
+    units: dict[str, UpstreamUnit] = field(default_factory=dict)
     """keyed nodes and tables: what the nodes that read it see"""
     buckets: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -51,6 +51,6 @@ class NodePlan(Struct):
     def read_unit_table(self, data: bytes) -> None:
         """Units of a whole node that publishes a table of them (`<stage>.parquet` with columns id and
         bucket)."""
-        rows = read_parquet(data).to_pylist()
-        self.units = {row["id"]: UnitView(hash_json(row), row=row) for row in rows}
+        rows = decode_parquet(data).to_pylist()
+        self.units = {row["id"]: UpstreamUnit(hash_json(row), row=row) for row in rows}
         self.buckets = {row["id"]: row["bucket"] for row in rows}

@@ -12,7 +12,12 @@ from typing import Any, Protocol
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from pipelines.engine.attempts import LocalMachine, Machines, list_unfinished_attempt_machines, record_attempt
+from pipelines.engine.attempts import (
+    MachineLiveness,
+    SingleProcessMachines,
+    list_unfinished_attempt_machines,
+    record_attempt,
+)
 from pipelines.engine.fingerprint import resolve_entry_point
 from pipelines.engine.keys import hash_json
 from pipelines.engine.node import Node
@@ -27,10 +32,10 @@ from storage.families import (
     encode_pack_record,
     manifest_rows,
     read_encoded_sample,
-    read_frames,
     read_pack_manifest,
     read_pack_record,
     read_sample,
+    read_stored_frames,
 )
 from storage.files import Store
 
@@ -59,7 +64,7 @@ class StageCall(Struct, frozen=True):
         run = resolve_entry_point(self.node.run)
         return lambda inputs: run(inputs, self.config, nets, self.runtime, **self.node.arguments)
 
-    def load_uses(self) -> dict[str, Any]:
+    def load_checkpoint_nets(self) -> dict[str, Any]:
         """Each use by its name, as its loader makes it of the local files."""
         return {
             name: resolve_entry_point(use.loader)(
@@ -69,7 +74,7 @@ class StageCall(Struct, frozen=True):
         }
 
 
-class UnitInput(Struct, frozen=True):
+class UnitInputPacks(Struct, frozen=True):
     """The units of one keyed input that a unit reads."""
 
     stage: str
@@ -83,7 +88,7 @@ class UnitJob(Struct, frozen=True):
     key: str
     rows: Mapping[str, Mapping[str, Any]]
     """Role of a table -> this unit's row."""
-    samples: Mapping[str, UnitInput]
+    samples: Mapping[str, UnitInputPacks]
     """Role of a keyed input -> what is read there."""
     copy_from: str | None = None
     """A pack of this node that already holds the unit under its key."""
@@ -117,7 +122,7 @@ class PackResult(Struct, frozen=True):
     """Another driver is building it: nothing was done here."""
 
 
-class Executor(Protocol):
+class PackExecutor(Protocol):
     """Where packs are built: Ray, or a test's own process."""
 
     def build_packs(self, call: StageCall, jobs: Sequence[PackJob], store: Store) -> Iterator[PackResult]:
@@ -126,7 +131,7 @@ class Executor(Protocol):
 
 
 def claim_and_build_pack(
-    job: PackJob, run: StageFunction, store: Store, machines: Machines | None = None
+    job: PackJob, run: StageFunction, store: Store, machines: MachineLiveness | None = None
 ) -> PackResult:
     """Build a pack, unless another driver is building it or has built it since it was planned. run: of the
     inputs alone (`StageCall.bind_nets`)."""
@@ -145,12 +150,12 @@ def find_published_pack(job: PackJob, store: Store) -> PackResult | None:
 
 
 def build_pack(
-    job: PackJob, run: StageFunction, store: Store, machines: Machines | None = None
+    job: PackJob, run: StageFunction, store: Store, machines: MachineLiveness | None = None
 ) -> PackResult:
     """Copy what older packs hold, compute the rest, publish the shard, then its record: a record that stands
     stays where the shard holds the same. What it raises names the node, and the unit if it was one."""
     try:
-        units, size = _publish(job, run, store, machines or LocalMachine())
+        units, size = _publish(job, run, store, machines or SingleProcessMachines())
     except Exception as error:
         if error_meaning(error) != "transient":
             raise prefix_error(error, job.node) from error
@@ -160,7 +165,7 @@ def build_pack(
 
 
 def _publish(
-    job: PackJob, run: StageFunction, store: Store, machines: Machines
+    job: PackJob, run: StageFunction, store: Store, machines: MachineLiveness
 ) -> tuple[list[UnitRecord], int]:
     """The units' records, and the bytes that they take."""
     units: list[UnitRecord] = []
@@ -213,7 +218,7 @@ def _compute(
     shard: shards.ShardWriter,
     run: StageFunction,
     inputs: UnitInputReader,
-    machines: Machines,
+    machines: MachineLiveness,
 ) -> UnitRecord:
     start, store = time.perf_counter(), inputs.store
     attempt = locations.attempt_folder(job.stage, unit.key, job.run)
@@ -264,7 +269,7 @@ class UnitInputReader:
         read: dict[str, Sequence[shards.Sample]] = {role: [dict(row)] for role, row in unit.rows.items()}
         return read | {role: self._samples(source) for role, source in unit.samples.items()}
 
-    def _samples(self, source: UnitInput) -> LazySamples:
+    def _samples(self, source: UnitInputPacks) -> LazySamples:
         records = [
             (pack, sample)
             for unit, pack in source.packs
@@ -304,7 +309,7 @@ class LazySamples(Sequence[shards.Sample]):
 
     def frames(self, key: str, indices: Sequence[int]) -> Frames:
         pack, record = self._record(key)
-        return read_frames(self._store, self._stage, pack, record, indices)
+        return read_stored_frames(self._store, self._stage, pack, record, indices)
 
     def read(self, key: str, fields: Sequence[str]) -> shards.Sample:
         pack, record = self._record(key)
@@ -348,6 +353,6 @@ def _with_retries(call: Callable[[], list[shards.SampleRecord]]) -> list[shards.
     return call()
 
 
-def content_digest(rows: Iterable[ManifestRow]) -> str:
+def ok_units_digest(rows: Iterable[ManifestRow]) -> str:
     """Of a keyed artifact: its ok units and what is in them, nothing else."""
     return hash_json("family", sorted([row.unit, row.digest] for row in rows if row.status == "ok"))

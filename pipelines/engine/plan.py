@@ -21,9 +21,9 @@ from pipelines.engine.fingerprint import (
     Fingerprint,
     KeyEnvironment,
     changed_symbols,
-    code_entries,
-    compute_fingerprint,
+    compute_fingerprint_components,
     describe_key_difference,
+    list_code_entry_points,
     node_config,
     resolve_entry_point,
     setting_path_in_run,
@@ -31,10 +31,14 @@ from pipelines.engine.fingerprint import (
 from pipelines.engine.keys import hash_json, lookup_setting
 from pipelines.engine.node import Graph, Node
 from pipelines.engine.node_plan import NodePlan
-from pipelines.engine.packs import PackJob, UnitInput, UnitJob, content_digest
-from pipelines.engine.published_artifacts import PublishedPacks, RecordReader, read_whole_artifact
+from pipelines.engine.packs import PackJob, UnitInputPacks, UnitJob, ok_units_digest
+from pipelines.engine.published_artifacts import (
+    DamageTolerantReader,
+    PublishedPacks,
+    read_whole_node_artifact,
+)
 from pipelines.engine.source_code import ReachedSymbol
-from pipelines.engine.units import UnitInputs, UnitView
+from pipelines.engine.units import UnitInputs, UpstreamUnit
 from pipelines.errors import UserError
 from storage import locations
 from storage.errors import DamagedFile
@@ -49,7 +53,7 @@ class PlanOptions(Struct, frozen=True):
     """Node -> artifact key it is frozen at."""
 
 
-class LastRun(Struct, frozen=True, kw_only=True):
+class LastNodeRun(Struct, frozen=True, kw_only=True):
     """What a finished run of a node was made of (`keys/<node>/<node key>.json`)."""
 
     fingerprint: Fingerprint
@@ -64,20 +68,20 @@ class LastRun(Struct, frozen=True, kw_only=True):
     scheme: int = KEY_SCHEME
 
     @staticmethod
-    def read(store: Store, path: str) -> LastRun:
+    def read(store: Store, path: str) -> LastNodeRun:
         try:
-            return LastRun.from_record(store.read_json(path, "fingerprint", "run_id"))
+            return LastNodeRun.from_record(store.read_json(path, "fingerprint", "run_id"))
         except (TypeError, LookupError, AttributeError) as error:
             raise DamagedFile(f"{path} has another form ({error})") from error
 
     @staticmethod
-    def from_record(record: Mapping[str, Any]) -> LastRun:
+    def from_record(record: Mapping[str, Any]) -> LastNodeRun:
         if record.get("scheme") != KEY_SCHEME:  # its fingerprint has other components
-            return LastRun(
+            return LastNodeRun(
                 fingerprint=Fingerprint(record["fingerprint"]["node"]), inputs={}, run_id=record["run_id"],
                 code={}, source={}, scheme=0,
             )  # fmt: skip
-        return LastRun(**{**record, "fingerprint": Fingerprint(**record["fingerprint"])})
+        return LastNodeRun(**{**record, "fingerprint": Fingerprint(**record["fingerprint"])})
 
 
 class Planner:
@@ -86,7 +90,7 @@ class Planner:
     ):
         self.graph, self.config, self.store, self.env = graph, config, store, env
         self.options = options or PlanOptions()
-        self.readable = RecordReader()
+        self.readable = DamageTolerantReader()
 
     def plan(self, names: set[str] | None = None) -> dict[str, NodePlan]:
         """Plan the whole graph, or some nodes with all that they need."""
@@ -100,7 +104,7 @@ class Planner:
     def plan_node(self, node: Node, plans: Mapping[str, NodePlan]) -> NodePlan:
         if node.name in self.options.pins:
             return self._pinned(node, self.options.pins[node.name])
-        made_of = compute_fingerprint(node, self.config, self.env)
+        made_of = compute_fingerprint_components(node, self.config, self.env)
         plan = NodePlan(node, "stale", fingerprint=made_of, node_key=self._accepted(node.stage, made_of.key))
         if node.kind == "whole":
             _Whole(self, plan, plans).fill()
@@ -111,14 +115,14 @@ class Planner:
         return plan
 
     # --- shared by whole and keyed ---
-    def last_run(self, node: Node) -> LastRun | None:
+    def last_run(self, node: Node) -> LastNodeRun | None:
         """What the node's latest finished run was made of; of a stage that has several instances, the latest
         run under the node's own name, if there was one."""
         folder, latest = locations.node_keys_folder(node.stage), None
         known = sorted(self.store.list(folder), key=lambda e: (e.mtime, e.name))
         for entry in reversed(known):
             path = f"{folder}/{entry.name}"
-            found = self.readable(lambda path=path: LastRun.read(self.store, path), None)
+            found = self.readable(lambda path=path: LastNodeRun.read(self.store, path), None)
             if found is not None and found.name == node.name:
                 return found
             latest = latest or found
@@ -142,12 +146,12 @@ class Planner:
         found += [f"input {n} is new" for n in sorted(inputs.keys() - last.inputs.keys())]
         return found
 
-    def changed_symbols(self, plan: NodePlan, last: LastRun) -> list[str]:
-        return changed_symbols(last.code, self.code_closure(plan.node))
+    def changed_symbols(self, plan: NodePlan, last: LastNodeRun) -> list[str]:
+        return changed_symbols(last.code, self.reachable_symbols(plan.node))
 
-    def code_closure(self, node: Node) -> dict[str, ReachedSymbol]:
+    def reachable_symbols(self, node: Node) -> dict[str, ReachedSymbol]:
         """Every symbol that is in the node's key."""
-        return self.env.code.closure(code_entries(node, self.config, self.env.code))
+        return self.env.code.reachable_symbols(list_code_entry_points(node, self.config, self.env.code))
 
     def pending_inputs(self, plan: NodePlan, plans: Mapping[str, NodePlan]) -> list[str]:
         """The nodes it reads or uses whose output is not known yet."""
@@ -164,11 +168,11 @@ class Planner:
         return found
 
     def _accepted(self, stage: str, key: str) -> str:
-        path = locations.acceptance_path(stage, key)
+        path = locations.accepted_key_path(stage, key)
         return self.readable(lambda: self.store.read_json(path, "as"), {"as": key})["as"]
 
     def _pinned(self, node: Node, key: str) -> NodePlan:
-        artifact = self.readable(lambda: read_whole_artifact(self.store, node.stage, key), None)
+        artifact = self.readable(lambda: read_whole_node_artifact(self.store, node.stage, key), None)
         if artifact is None:
             raise UserError(
                 f"the pinned {node.name} {key} is not in the store; pin again: `reenact pin NAME RUN.yaml`"
@@ -231,7 +235,7 @@ class _Whole:
         """The artifact with this key, if it is whole; its table of units is read at once."""
 
         def read() -> Artifact | None:
-            artifact = read_whole_artifact(self.planner.store, name, self.plan.key, steps)
+            artifact = read_whole_node_artifact(self.planner.store, name, self.plan.key, steps)
             if artifact is not None and f"{name}.parquet" in artifact.files:
                 self.plan.read_unit_table(artifact.path(f"{name}.parquet").read_bytes())
             return artifact
@@ -243,14 +247,14 @@ class _Whole:
         """Run a cheap node now, publish nothing: only so that the plan behind it is exact."""
         plan = self.plan
         with tempfile.TemporaryDirectory() as folder:
-            context = DryRunContext(plan.node, self.planner.config, Path(folder), self.plans)
+            context = PlanTimeNodeContext(plan.node, self.planner.config, Path(folder), self.plans)
             resolve_entry_point(plan.node.run)(context, **plan.node.arguments)
             table = Path(folder) / f"{plan.node.stage}.parquet"
             if table.exists():
                 plan.read_unit_table(table.read_bytes())
 
 
-class DryRunContext:
+class PlanTimeNodeContext:
     """The context of a node that runs while planning: its figures go nowhere."""
 
     key = scratch = ""
@@ -298,8 +302,8 @@ class _Keyed:
         known = self.packs.known_rows(hash_json("artifact", stage, plan.packs), plan.packs, bool(open_units))
         cached = {u: known[k] for u, k in keys.items() if self._usable(known.get(k))}
         stale = [u for u in keys if u not in cached]
-        plan.units = {u: UnitView(r.digest, r.pack) for u, r in cached.items() if r.status == "ok"}
-        plan.units |= {u: UnitView(None) for u in [*stale, *open_units]}
+        plan.units = {u: UpstreamUnit(r.digest, r.pack) for u, r in cached.items() if r.status == "ok"}
+        plan.units |= {u: UpstreamUnit(None) for u in [*stale, *open_units]}
         plan.counts = {
             "units": total, "cached": len(cached), "stale": len(stale), "pending": len(open_units),
             "rejected": sum(r.status == "rejected" for r in cached.values()),
@@ -350,7 +354,7 @@ class _Keyed:
         for pack in plan.packs:
             units = packs[pack]
             usable = self.packs.known(pack) and all(self._usable(known.get(keys[u])) for u in units)
-            if usable and not forced and self.packs.is_complete(pack):
+            if usable and not forced and self.packs.is_pack_complete(pack):
                 continue
             jobs = tuple(self._job(u, keys[u], None if forced else known.get(keys[u])) for u in units)
             job = PackJob(self.node.name, self.node.stage, pack, jobs, new=not self.packs.is_recorded(pack))
@@ -360,21 +364,21 @@ class _Keyed:
                 plan.jobs.append(job)
         plan.jobs.sort(key=lambda j: (-j.computed_count, j.key))  # largest first: a short tail
         if not plan.jobs and self.packs.has_manifest:
-            content = content_digest(known[k] for k in keys.values())
+            content = ok_units_digest(known[k] for k in keys.values())
             plan.artifact = Artifact(self.store, self.node.stage, plan.key, content)
             plan.state = "cached"
 
     def _job(self, unit: str, key: str, row: ManifestRow | None) -> UnitJob:
         rows: dict[str, Mapping[str, Any]] = {}
-        samples: dict[str, UnitInput] = {}
+        samples: dict[str, UnitInputPacks] = {}
         for role, read in self.node.reads.items():
             views = self.inputs.input_units(unit, read)
             if (first := views[0][1].row) is not None:
                 rows[role] = {"id": unit} | {f: first[f] for f in read.fields}
             else:
                 stage, packs = self.plans[read.node].node.stage, tuple((one, v.pack) for one, v in views)
-                samples[role] = UnitInput(stage, packs, read.fields)
-        there = row is not None and self.packs.is_complete(row.pack, row) and self._usable(row)
+                samples[role] = UnitInputPacks(stage, packs, read.fields)
+        there = row is not None and self.packs.is_pack_complete(row.pack, row) and self._usable(row)
         return UnitJob(unit, key, rows, samples, row.pack if row and there else None)
 
     def _describe_reasons(self, keys: Mapping[str, str], stale: list[str], open_units: list[str]) -> None:

@@ -1,6 +1,6 @@
 """What nodes have published, as far as it stands whole in the store: a plan's view of packs and files.
 
-A record that cannot be read counts as not there, and so does what it lists. `RecordReader` keeps the
+A record that cannot be read counts as not there, and so does what it lists. `DamageTolerantReader` keeps the
 messages.
 """
 
@@ -12,14 +12,14 @@ from typing import TypeVar
 
 from storage import locations
 from storage.errors import DamagedFile
-from storage.families import Artifact, ManifestRow, read_manifest, read_pack_manifest
+from storage.families import Artifact, ManifestRow, read_node_manifest, read_pack_manifest
 from storage.files import FileEntry, Store
 
 MAX_OLD_MANIFESTS = 3  # manifests looked through for units to copy
 T = TypeVar("T")
 
 
-class RecordReader:
+class DamageTolerantReader:
     """Reads records, and remembers which ones could not be."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class RecordReader:
             return otherwise
 
 
-def read_whole_artifact(store: Store, node: str, key: str, steps: int | None = None) -> Artifact | None:
+def read_whole_node_artifact(store: Store, node: str, key: str, steps: int | None = None) -> Artifact | None:
     """A whole node's published artifact, or None. A record whose files are gone or cut short counts as none;
     one that cannot be read is DamagedFile."""
     folder = locations.artifact_path(node, key, steps)
@@ -56,7 +56,7 @@ def read_whole_artifact(store: Store, node: str, key: str, steps: int | None = N
 class PublishedPacks:
     """The packs of a keyed stage and the manifests that list them."""
 
-    def __init__(self, store: Store, stage: str, readable: RecordReader):
+    def __init__(self, store: Store, stage: str, readable: DamageTolerantReader):
         self.store, self.stage, self.readable = store, stage, readable
         self.has_manifest = False
         """Whether `rows` found the manifest of the artifact asked for."""
@@ -72,7 +72,7 @@ class PublishedPacks:
     def is_recorded(self, pack: str) -> bool:
         return f"{pack}.parquet" in self._sizes
 
-    def is_complete(self, pack: str, row: ManifestRow | None = None) -> bool:
+    def is_pack_complete(self, pack: str, row: ManifestRow | None = None) -> bool:
         """Whether shard and record are there, and as long as a row of the pack says."""
         shard, record = self._sizes.get(f"{pack}.tar"), self._sizes.get(f"{pack}.parquet")
         if shard is None or record is None:
@@ -88,13 +88,13 @@ class PublishedPacks:
 
     def known(self, pack: str, row: ManifestRow | None = None) -> bool:
         """Whether its content is on record: it stands, or only its shard was dropped."""
-        return self.is_complete(pack, row) or self.is_dropped(pack, row)
+        return self.is_pack_complete(pack, row) or self.is_dropped(pack, row)
 
     def known_rows(self, key: str, packs: list[str], partial: bool) -> dict[str, ManifestRow]:
         """Unit key -> record, from this artifact's manifest if all packs are known, else from older
         ones too."""
         if not partial and all(self.known(pack) for pack in packs):
-            rows = self.readable(lambda: read_manifest(self.store, self.stage, key), None)
+            rows = self.readable(lambda: read_node_manifest(self.store, self.stage, key), None)
             self.has_manifest = rows is not None
             if rows is None:
                 rows = [row for pack in packs for row in self._pack_rows(pack)]
@@ -127,7 +127,7 @@ class PublishedPacks:
 
     def read_manifest(self, entry: FileEntry) -> list[ManifestRow]:
         key = entry.name.removesuffix(".parquet")
-        return self.readable(lambda: read_manifest(self.store, self.stage, key), [])
+        return self.readable(lambda: read_node_manifest(self.store, self.stage, key), [])
 
     def _pack_rows(self, pack: str) -> list[ManifestRow]:
         return self.readable(lambda: read_pack_manifest(self.store, self.stage, pack), [])

@@ -14,9 +14,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from pipelines.engine.concurrent_builds import build_or_await_packs
-from pipelines.engine.dropped_shards import drop_shards, find_droppable_packs, packs_to_rebuild
+from pipelines.engine.dropped_shards import drop_shards, find_droppable_packs, find_dropped_packs_to_rebuild
 from pipelines.engine.fingerprint import (
-    compute_fingerprint,
+    compute_fingerprint_components,
     describe_closure,
     node_config,
     resolve_entry_point,
@@ -25,8 +25,8 @@ from pipelines.engine.fingerprint import (
 from pipelines.engine.keys import hash_json, to_json_value
 from pipelines.engine.node import Node
 from pipelines.engine.node_plan import NodePlan
-from pipelines.engine.packs import Executor, PackResult, StageCall
-from pipelines.engine.plan import LastRun, Planner
+from pipelines.engine.packs import PackExecutor, PackResult, StageCall
+from pipelines.engine.plan import LastNodeRun, Planner
 from pipelines.errors import TooManyRejects, Transient, error_meaning, format_traceback
 from storage import leases, locations
 from storage.families import Artifact, ManifestRow, encode_manifest, read_pack_manifest
@@ -51,7 +51,7 @@ class RunOutcome:
     executed: list[str] = field(default_factory=list)
 
     @property
-    def reason(self) -> str:
+    def stop_reason(self) -> str:
         """Why the rest of the run did not happen."""
         nodes = [name for name, error in self.failed.items() if not isinstance(error, KeyboardInterrupt)]
         return f"{nodes[0]} failed" if nodes else "the run was interrupted"
@@ -71,7 +71,7 @@ class RunOutcome:
 @dataclass
 class Runner:
     planner: Planner
-    executor: Executor
+    executor: PackExecutor
     run_id: str
     emit: EventEmitter = lambda event: None
     keep_going: bool = False
@@ -111,7 +111,7 @@ class Runner:
             interrupted = isinstance(outcome.failed.get("(run)"), KeyboardInterrupt)
             pool.shutdown(wait=not interrupted, cancel_futures=True)
         for node in [*todo, *running.values()]:
-            outcome.skipped[node.name] = outcome.reason
+            outcome.skipped[node.name] = outcome.stop_reason
         return outcome
 
     def _let_stop(self, running: dict[Future[NodePlan], Node], outcome: RunOutcome) -> None:
@@ -130,7 +130,7 @@ class Runner:
             self._drop_shards(outcome)
             return
         if isinstance(error, RunCancelled):
-            outcome.cancelled[node.name] = outcome.reason
+            outcome.cancelled[node.name] = outcome.stop_reason
             status, detail = "KILLED", ""
         else:
             outcome.failed[node.name] = error
@@ -159,7 +159,7 @@ class Runner:
 
     def _restore(self, reader: NodePlan, plans: dict[str, NodePlan], outcome: RunOutcome) -> bool:
         """Make again the dropped shards that a node is about to read; whether there were any."""
-        wanted = packs_to_rebuild(reader, plans)
+        wanted = find_dropped_packs_to_rebuild(reader, plans)
         for name, packs in wanted.items():
             before = plans[name]
             with self._await_twin(before.node.stage, before.key):
@@ -334,12 +334,12 @@ class Runner:
         """What the key was made of, so that a later plan can tell the difference; notices edits meanwhile."""
         assert plan.fingerprint is not None
         node, planner = plan.node, self.planner
-        now = compute_fingerprint(node, planner.config, planner.env)
+        now = compute_fingerprint_components(node, planner.config, planner.env)
         if now.key != plan.fingerprint.key:  # not its code: a run reads that once
             text = "its inputs, weights or tools changed while it ran"
             self.emit({"type": "warning", "node": node.name, "text": text})
-        closure = planner.code_closure(node)
-        last = LastRun(
+        closure = planner.reachable_symbols(node)
+        last = LastNodeRun(
             fingerprint=plan.fingerprint, inputs=plan.inputs, run_id=self.run_id,
             code=describe_closure(closure),
             source={name: symbol.text for name, symbol in closure.items()}, name=node.name,
@@ -408,7 +408,7 @@ class RunContext:
         self.node, self.key, self.out, self.inputs = plan.node.name, plan.key, out, inputs
         self.config = node_config(plan.node, runner.planner.config)
         self.runtime, self.store = runner.planner.config.runtime, runner.planner.store
-        self.work = locations.work_folder(plan.node.stage, plan.key)
+        self.work = locations.node_work_folder(plan.node.stage, plan.key)
         self.previous = plan.previous
         self.resources = plan.node.resources
         self.cancelled = runner.cancel.is_set

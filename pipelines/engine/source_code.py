@@ -21,12 +21,12 @@ from msgspec import Struct
 
 from pipelines.engine.symbols import (
     MODULE_BODY,
-    SYMBOL_REFERENCE_PATTERN,
+    SYMBOL_PLACEHOLDER_PATTERN,
     CodeSymbol,
-    SourceModule,
+    ParsedModule,
     SymbolReference,
     SymbolText,
-    parse_module,
+    parse_module_symbols,
 )
 
 SymbolPlace = tuple[str, str]
@@ -43,7 +43,7 @@ class ReachedSymbol(Struct, frozen=True):
     text: str
 
 
-class SourceCode:
+class SourceSymbolIndex:
     """The project's source as symbols; files are read once, so the source must not change meanwhile.
 
     settings: "module:class" of configuration, whose fields do not count (the values are in the key).
@@ -68,7 +68,7 @@ class SourceCode:
         self._load = load or (lambda _path, make: make())
         self._recall = recall or (lambda _question, make: make())
         self._scope = _hash(repr((packages, outside, sorted(inside), sorted(self.settings), self.renamed)))
-        self._modules: dict[str, SourceModule | None] = {}
+        self._modules: dict[str, ParsedModule | None] = {}
         self._outside: dict[str, bool] = {}
         self._edges: dict[SymbolPlace, list[SymbolPlace]] = {}
         self._digests: dict[SymbolPlace, str] = {}
@@ -83,7 +83,7 @@ class SourceCode:
         places = [place for entry in entries if not self._is_outside((place := self._entry(entry))[0])]
         return _hash("\n".join(sorted({self._digest(place) for place in places})))
 
-    def closure(self, entries: Iterable[str]) -> dict[str, ReachedSymbol]:
+    def reachable_symbols(self, entries: Iterable[str]) -> dict[str, ReachedSymbol]:
         """Every symbol they reach, by "module.symbol"."""
         stack = [place for entry in entries if not self._is_outside((place := self._entry(entry))[0])]
         found: set[SymbolPlace] = set()
@@ -102,14 +102,14 @@ class SourceCode:
         module, _, name = entry.partition(":")
         return (parsed := self.load_module(module)) is not None and name in parsed.symbols
 
-    def load_module(self, name: str) -> SourceModule | None:
+    def load_module(self, name: str) -> ParsedModule | None:
         """A project module by dotted name, or None when there is no such file."""
         if name not in self._modules:
             self._modules[name] = self._read(name)
         return self._modules[name]
 
     # --- files ---
-    def _read(self, name: str) -> SourceModule | None:
+    def _read(self, name: str) -> ParsedModule | None:
         if name.split(".")[0] not in self.packages:
             return None
         base = self.root.joinpath(*name.split("."))
@@ -117,9 +117,9 @@ class SourceCode:
             if path.is_file():
 
                 def make(path: Path = path, is_package: bool = is_package) -> dict[str, Any]:
-                    return parse_module(path.read_text(), name, is_package, self.renamed).as_json()
+                    return parse_module_symbols(path.read_text(), name, is_package, self.renamed).as_json()
 
-                return SourceModule.from_json(self._load(path, make))
+                return ParsedModule.from_json(self._load(path, make))
         return None
 
     def _entry(self, entry: str) -> SymbolPlace:
@@ -229,7 +229,7 @@ class SourceCode:
         """Its text with digests in place of the marks."""
         text = self._text(place)
         filled = [self._stands_for(place[0], ref, group) for ref in text.refs]
-        done = SYMBOL_REFERENCE_PATTERN.sub(lambda mark: filled[int(mark[1])], text.template)
+        done = SYMBOL_PLACEHOLDER_PATTERN.sub(lambda mark: filled[int(mark[1])], text.template)
         module = self.load_module(place[0])
         if module is not None and MODULE_BODY in module.symbols and place[1] != MODULE_BODY:
             done += "\n" + self._value((place[0], MODULE_BODY), group)
@@ -247,7 +247,7 @@ class SourceCode:
         return group[place] if place in group else self._digests[place]
 
     def _reached(self, place: SymbolPlace) -> ReachedSymbol:
-        text = self._text(place).readable
+        text = self._text(place).readable_text
         return ReachedSymbol(_hash(text), self._digest(place), text)
 
 

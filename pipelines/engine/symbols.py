@@ -26,7 +26,7 @@ MODULE_BODY = "<module>"
 _PARSING = threading.Lock()
 """Python 3.11 counts the depth of a tree for all threads together, and two that parse at once may end in a
 SystemError."""
-SYMBOL_REFERENCE_PATTERN = re.compile("⟦(\\d+)⟧")
+SYMBOL_PLACEHOLDER_PATTERN = re.compile("⟦(\\d+)⟧")
 _ENTRY = re.compile(r"[a-z_]\w*(\.\w+)*:\w+")
 _MODULE = re.compile(r"[a-z_]\w*(\.\w+)*(:\w+)?")
 
@@ -46,8 +46,8 @@ class SymbolText(Struct, frozen=True):
     refs: tuple[SymbolReference, ...]
 
     @property
-    def readable(self) -> str:
-        return SYMBOL_REFERENCE_PATTERN.sub(lambda mark: self.refs[int(mark[1])].written, self.template)
+    def readable_text(self) -> str:
+        return SYMBOL_PLACEHOLDER_PATTERN.sub(lambda mark: self.refs[int(mark[1])].written, self.template)
 
 
 class CodeSymbol(Struct, frozen=True):
@@ -59,7 +59,7 @@ class CodeSymbol(Struct, frozen=True):
     """Of a dict whose values all begin with a text like "module" or "module:function": those texts."""
 
 
-class SourceModule(Struct, frozen=True):
+class ParsedModule(Struct, frozen=True):
     imports: dict[str, str]
     """Name at the top of the module -> dotted origin, "package.module" or "package.module.symbol"."""
     symbols: dict[str, CodeSymbol] = field(default_factory=dict)
@@ -73,12 +73,12 @@ class SourceModule(Struct, frozen=True):
         return {"imports": self.imports, "symbols": table, "stars": list(self.stars)}
 
     @staticmethod
-    def from_json(data: Mapping[str, Any]) -> SourceModule:
+    def from_json(data: Mapping[str, Any]) -> ParsedModule:
         table = {
             name: CodeSymbol(_text_of(text), methods and _text_of(methods), tuple(entries))
             for name, (text, methods, entries) in data["symbols"].items()
         }
-        return SourceModule(data["imports"], table, tuple(data["stars"]))
+        return ParsedModule(data["imports"], table, tuple(data["stars"]))
 
 
 def _text_json(text: SymbolText) -> list[Any]:
@@ -90,9 +90,9 @@ def _text_of(data: Any) -> SymbolText:
 
 
 # --- a file ------------------------------------------------------------------------------------------------
-def parse_module(
+def parse_module_symbols(
     source: str, module: str, is_package: bool, renamed: Mapping[str, str] | None = None
-) -> SourceModule:
+) -> ParsedModule:
     """Split a module into symbols and imports. `renamed`: attribute of a setting that got a new name -> the
     name it had, which is what the text goes on to say."""
     with _PARSING:
@@ -108,7 +108,7 @@ def parse_module(
         for name in _defines(statement) or [MODULE_BODY]:
             groups.setdefault(name, []).append(statement)
     known = _Names(frozenset(groups), imports, bool(stars), package, renamed or {})
-    return SourceModule(imports, {name: _symbol(some, known) for name, some in groups.items()}, stars)
+    return ParsedModule(imports, {name: _symbol(some, known) for name, some in groups.items()}, stars)
 
 
 class _Names(Struct, frozen=True):

@@ -17,7 +17,7 @@ from pipelines.engine.keys import hash_json
 from pipelines.engine.node import Node, Read
 
 
-class UnitView(Struct, frozen=True):
+class UpstreamUnit(Struct, frozen=True):
     """A unit as the nodes that read it see it."""
 
     digest: str | None
@@ -27,7 +27,7 @@ class UnitView(Struct, frozen=True):
     """Of a table."""
 
 
-Units = Mapping[str, UnitView]
+Units = Mapping[str, UpstreamUnit]
 
 
 class UnitInputs:
@@ -46,22 +46,22 @@ class UnitInputs:
             if self._wanted(row) and all(self._there(read, row) for read in by):
                 yield unit
 
-    def _wanted(self, row: UnitView | None) -> bool:
+    def _wanted(self, row: UpstreamUnit | None) -> bool:
         values = row.row if row is not None and row.row is not None else {}
         return all(values.get(column) in some for column, some in self.node.rows.items())
 
-    def _there(self, read: Read, row: UnitView | None) -> bool:
+    def _there(self, read: Read, row: UpstreamUnit | None) -> bool:
         """Whether the units that a row names are there, so far as that is known."""
         known = self._units[read.node]
         return row is not None and (not known or all(one in known for one in unit_ids_in_column(row, read)))
 
-    def input_units(self, unit: str, read: Read) -> list[tuple[str, UnitView]]:
+    def input_units(self, unit: str, read: Read) -> list[tuple[str, UpstreamUnit]]:
         """The units that a unit reads of one input: ids, and what is known of them."""
         known = self._units[read.node]
         if not read.by:
             return [(unit, known[unit])]
         row = self._units[self.node.units][unit]
-        return [(one, known.get(one, UnitView(None))) for one in unit_ids_in_column(row, read)]
+        return [(one, known.get(one, UpstreamUnit(None))) for one in unit_ids_in_column(row, read)]
 
     def input_digests(self, unit: str) -> dict[str, Any] | None:
         """Role -> digest of what the unit reads there, as its key holds it; None if one is not known yet. Of
@@ -75,14 +75,14 @@ class UnitInputs:
         return found
 
 
-def unit_ids_in_column(row: UnitView, read: Read) -> list[str]:
+def unit_ids_in_column(row: UpstreamUnit, read: Read) -> list[str]:
     """The units that a row of a table names in a column."""
     assert row.row is not None  # Graph: `units` is a table
     value = row.row[read.by]
     return [value] if isinstance(value, str) else list(value)
 
 
-def _digest(read: Read, view: UnitView) -> str | None:
+def _digest(read: Read, view: UpstreamUnit) -> str | None:
     if view.row is not None:
         return hash_json({field: view.row[field] for field in read.fields})
     return view.digest

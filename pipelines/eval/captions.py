@@ -14,7 +14,7 @@ BASELINE_TEXTS: dict[str, str] = {
 }
 
 
-def column_titles(model: str, has_truth: bool = True) -> list[str]:
+def sample_grid_column_titles(model: str, has_truth: bool = True) -> list[str]:
     if not has_truth:
         return ["source", "driving", model]
     return ["source", "driving = truth", model, f"error x{ERROR_MAP_GAIN}"]

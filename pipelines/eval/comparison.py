@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from pipelines.eval import input_roles as roles
-from pipelines.eval.methods import BASELINES, COPY_METHOD, Method
+from pipelines.eval.methods import BASELINE_METHODS, COPY_METHOD, Method
 from pipelines.eval.metrics import METRICS
 from pipelines.eval.pairs import PAIRS_SUMMARY_FILE, PairsSummary
 from pipelines.eval.records import (
@@ -19,14 +19,14 @@ from pipelines.eval.records import (
     MetricRecord,
     compare_methods,
     finite_or_none,
-    own_records,
-    pair_sums,
-    shared_frame_records,
-    shared_frames,
+    frames_scored_by_all_methods,
+    own_frame_metric_records,
+    shared_frame_metric_records,
+    sum_frames_by_pair,
 )
 from pipelines.eval.sample_frames import read_sample_frames
 from pipelines.eval.sample_pictures import ModelSamples, render_model_samples
-from pipelines.eval.score import ScoredMethod, read_frame_values, read_scored_method
+from pipelines.eval.score import ScoredMethod, read_frame_metric_values, read_scored_method
 
 if TYPE_CHECKING:
     from pipelines.eval.config import ReportConfig
@@ -77,21 +77,25 @@ class ProtocolResults:
         }
 
 
-def read_comparisons(inputs: Mapping[str, Artifact], config: ReportConfig) -> list[ProtocolResults]:
+def read_protocol_results(inputs: Mapping[str, Artifact], config: ReportConfig) -> list[ProtocolResults]:
     """One for each protocol, in the order in which the graph lists them."""
-    return [read_comparison(name, inputs, config) for name in roles.list_protocols(inputs)]
+    return [compute_protocol_results(name, inputs, config) for name in roles.list_input_protocols(inputs)]
 
 
-def read_comparison(name: str, inputs: Mapping[str, Artifact], config: ReportConfig) -> ProtocolResults:
+def compute_protocol_results(
+    name: str, inputs: Mapping[str, Artifact], config: ReportConfig
+) -> ProtocolResults:
     about = PairsSummary(
-        **json.loads(inputs[roles.pairs_input_role(name)].path(PAIRS_SUMMARY_FILE).read_text())
+        **json.loads(inputs[roles.report_pairs_input_role(name)].path(PAIRS_SUMMARY_FILE).read_text())
     )
     samples = roles.inputs_by_method(inputs, name, roles.SAMPLES_INPUT)
     scores = roles.inputs_by_method(inputs, name, roles.SCORE_INPUT)
     models, frames = list(samples), {model: read_sample_frames(one) for model, one in samples.items()}
     bootstrap = BootstrapSettings(resamples=config.resamples, seed=config.seed)
     values = {
-        method: read_frame_values(scores[method]) for method in (*models, *BASELINES) if method in scores
+        method: read_frame_metric_values(scores[method])
+        for method in (*models, *BASELINE_METHODS)
+        if method in scores
     }
     summaries = {method: read_scored_method(artifact) for method, artifact in scores.items()}
     methods = [Method(name=name, kind=summaries[name].kind, provenance=summaries[name].provenance)
@@ -108,9 +112,11 @@ def read_comparison(name: str, inputs: Mapping[str, Artifact], config: ReportCon
         own=[
             record
             for method in methods
-            for record in own_records(values[method.name], method, metrics, about.protocol, bootstrap)
+            for record in own_frame_metric_records(
+                values[method.name], method, metrics, about.protocol, bootstrap
+            )
         ],
-        shared=shared_frame_records(values, methods, metrics, about.protocol, bootstrap),
+        shared=shared_frame_metric_records(values, methods, metrics, about.protocol, bootstrap),
         differences=_differences(values, models, metrics, bootstrap),
         spread=_spread(values, metrics),
         samples={
@@ -144,10 +150,11 @@ def _spread(
     found = {}
     for name in metrics:
         table = {method: [one for one in rows if one.metric == name] for method, rows in values.items()}
-        keep = shared_frames(table)
+        keep = frames_scored_by_all_methods(table)
         for method, rows in table.items():
             of_pairs = (
-                finite_or_none(METRICS[name].compute(state)) for state in pair_sums(rows, keep).values()
+                finite_or_none(METRICS[name].compute(state))
+                for state in sum_frames_by_pair(rows, keep).values()
             )
             found[method, name] = [value for value in of_pairs if value is not None]
     return found

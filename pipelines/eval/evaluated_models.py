@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.spec import load_model_spec
-from models.weights import find_weights
+from models.weights import find_third_party_weights
 from pipelines.eval.config import CHECKPOINT_FILES
 from storage import checkpoints
 from storage.weight_files import weights_path
@@ -56,7 +56,7 @@ def publish_released_weights(ctx: NodeContext, model: str, weights: str) -> None
     where they do not fit."""
     released = load_model_spec(model).released[weights]
     store = ctx.inputs["recordings"].store  # where weights lie too
-    files = {name: weights_path(store, find_weights(name)) for name in released.files}
+    files = {name: weights_path(store, find_third_party_weights(name)) for name in released.files}
     reader = importlib.import_module(released.reader.partition(":")[0])
     checkpoint: Checkpoint = reader.load_released(files, ctx.config.section)
     checkpoints.save_checkpoint(ctx.out / CHECKPOINT_FILES["last"], checkpoint.tensors, checkpoint.metadata)

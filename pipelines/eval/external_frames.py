@@ -19,7 +19,7 @@ import numpy as np
 
 from pipelines.errors import Rejected, UserError
 from pipelines.eval.pairs import ClipPair, PairRow, pair_file_name
-from pipelines.preprocess.sources.common.files import VIDEO_EXTENSIONS, digest_files, walk_folder
+from pipelines.preprocess.sources.common.files import VIDEO_EXTENSIONS, digest_each_file, walk_folder
 from pipelines.preprocess.sources.pictures import PICTURE_EXTENSIONS
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def digest_external_files(config: ExternalFramesConfig) -> dict[str, str]:
         for path, _ in walk_folder(root).files
         if path.suffix.lower() in (*VIDEO_EXTENSIONS, *PICTURE_EXTENSIONS)
     )
-    return {path.relative_to(root).as_posix(): digest for path, digest in digest_files(files).items()}
+    return {path.relative_to(root).as_posix(): digest for path, digest in digest_each_file(files).items()}
 
 
 def read_external_frames(
@@ -56,7 +56,7 @@ def read_external_frames(
     runtime: object = None,
 ) -> Iterator[Sample]:
     """The frames of one pair; Rejected where the folder has none, too few or too many, or not square ones."""
-    from pipelines.eval.generate import encode_lossless
+    from pipelines.eval.generate import encode_frames_as_png
     from pipelines.figures import picture_grids
 
     pair = ClipPair.from_row(cast("PairRow", inputs["pairs"][0]))
@@ -64,7 +64,9 @@ def read_external_frames(
     frames = _of_folder(path, expected) if path.is_dir() else _of_video(path, expected)
     yield {
         "__key__": pair.id,
-        "frames": encode_lossless(picture_grids.to_uint8(picture_grids.resize_frames(frames, config.size))),
+        "frames": encode_frames_as_png(
+            picture_grids.to_uint8(picture_grids.resize_frames(frames, config.size))
+        ),
         "method": {"provenance": EXTERNAL_FRAMES_PROVENANCE, "image_size": frames.shape[1]},
     }
 

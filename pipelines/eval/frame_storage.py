@@ -18,7 +18,7 @@ PNG_COMPRESSION_RATIO = 0.6
 GENERATE_STAGE_PREFIX = "generate."
 
 
-def estimate_bytes(frames: int, size: int) -> int:
+def estimate_frame_storage_bytes(frames: int, size: int) -> int:
     """About what so many frames of this side, in pixels, take."""
     return round(frames * size * size * 3 * PNG_COMPRESSION_RATIO)
 
@@ -32,10 +32,12 @@ def describe_frame_disk_usage(plans: Mapping[str, NodePlan], config: RunConfig) 
             continue
         pairs, size = plans[plan.node.units].units, lookup_setting(config, plan.node.config["size"])
         if frames := _frames(plan, _to_generate(plan), pairs):
-            text = f"{frames:,} frames of {size} px: about {_bytes(estimate_bytes(frames, size))}"
+            text = (
+                f"{frames:,} frames of {size} px: about {_bytes(estimate_frame_storage_bytes(frames, size))}"
+            )
             found[name] = f"makes {text}, and drops them in the end" if plan.node.drops else f"keeps {text}"
         elif frames := _frames(plan, _of_packs(plan, plan.restore_jobs), pairs):
-            text = f"about {_bytes(estimate_bytes(frames, size))}"
+            text = f"about {_bytes(estimate_frame_storage_bytes(frames, size))}"
             found[name] = f"its {frames:,} frames of {size} px were dropped: {text}"
     return found
 

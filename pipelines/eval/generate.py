@@ -65,8 +65,8 @@ def generate_frames(
     )
     yield {
         "__key__": pair.id,
-        "frames": encode_lossless(frames),
-        "visualization": visualize_pair(reenactor, pair, source, driving),
+        "frames": encode_frames_as_png(frames),
+        "visualization": visualize_middle_frame(reenactor, pair, source, driving),
         "method": {"provenance": dict(reenactor.provenance), "image_size": reenactor.image_size},
     }
 
@@ -79,7 +79,10 @@ def driving_frames(
 ) -> Iterator[Sample]:
     """The driving frames themselves."""
     pair, _, driving = _pair_of(inputs)
-    yield {"__key__": pair.id, "frames": encode_lossless(_at_size(driving, pair.driving_frames, config.size))}
+    yield {
+        "__key__": pair.id,
+        "frames": encode_frames_as_png(_at_size(driving, pair.driving_frames, config.size)),
+    }
 
 
 def copy_source(
@@ -92,7 +95,7 @@ def copy_source(
     pair, source, _ = _pair_of(inputs)
     yield {
         "__key__": pair.id,
-        "frames": encode_lossless(_at_size(source, pair.source_frames[:1], config.size)),
+        "frames": encode_frames_as_png(_at_size(source, pair.source_frames[:1], config.size)),
     }
 
 
@@ -106,7 +109,7 @@ def codec(
     scores."""
     pair, _, driving = _pair_of(inputs)
     frames = reencode_frames(_at_size(driving, pair.driving_frames, config.size))
-    yield {"__key__": pair.id, "frames": encode_lossless(frames)}
+    yield {"__key__": pair.id, "frames": encode_frames_as_png(frames)}
 
 
 def drive_pair(
@@ -131,7 +134,7 @@ def drive_pair(
     return images
 
 
-def visualize_pair(
+def visualize_middle_frame(
     reenactor: Reenactor, pair: ClipPair, source: PairClip, driving: PairClip
 ) -> dict[str, np.ndarray]:
     """What the model shows of how it made the middle frame: title, with its place in front -> (I,I,3)
@@ -145,7 +148,7 @@ def visualize_pair(
     return {f"{place} {title}": image for place, (title, image) in enumerate(own.items())}
 
 
-def encode_lossless(frames: np.ndarray) -> EncodedFrames:
+def encode_frames_as_png(frames: np.ndarray) -> EncodedFrames:
     """(T,S,S,3) uint8 -> PNG files in one member"""
     return encode_images(frames, "png")
 

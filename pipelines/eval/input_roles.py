@@ -11,11 +11,11 @@ T = TypeVar("T")
 PAIRS_INPUT, SAMPLES_INPUT, SCORE_INPUT = "pairs", "samples", "score"
 
 
-def pairs_input_role(protocol: str) -> str:
+def report_pairs_input_role(protocol: str) -> str:
     return f"{protocol}/{PAIRS_INPUT}"
 
 
-def samples_input_role(protocol: str, method: str) -> str:
+def report_samples_input_role(protocol: str, method: str) -> str:
     return f"{protocol}/{method}/{SAMPLES_INPUT}"
 
 
@@ -23,7 +23,7 @@ def score_input_role(protocol: str, method: str) -> str:
     return f"{protocol}/{method}/{SCORE_INPUT}"
 
 
-def list_protocols(inputs: Mapping[str, object]) -> list[str]:
+def list_input_protocols(inputs: Mapping[str, object]) -> list[str]:
     """In the order in which the graph lists them."""
     return list(dict.fromkeys(role.split("/")[0] for role in inputs))
 

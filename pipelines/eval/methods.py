@@ -25,7 +25,7 @@ class Method(Struct, frozen=True, kw_only=True):
 TRUTH_METHOD, DRIVING_METHOD = "truth", "driving"
 """The driving frames: what is to be reached where a clip is paired with itself, else what drives."""
 COPY_METHOD, CODEC_METHOD = "copy_source", "codec"
-BASELINES = (COPY_METHOD, CODEC_METHOD)
+BASELINE_METHODS = (COPY_METHOD, CODEC_METHOD)
 METHOD_FUNCTIONS = {
     TRUTH_METHOD: "driving_frames",
     DRIVING_METHOD: "driving_frames",

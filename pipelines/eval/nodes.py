@@ -24,7 +24,7 @@ from pipelines.errors import UserError
 from pipelines.eval import input_roles as roles
 from pipelines.eval.features import FRAMES_FEATURE, METRIC_FEATURES
 from pipelines.eval.methods import (
-    BASELINES,
+    BASELINE_METHODS,
     COPY_METHOD,
     DRIVING_METHOD,
     METHOD_FUNCTIONS,
@@ -107,7 +107,7 @@ class _ProtocolNodes(Struct, frozen=True):
     def add(self) -> dict[str, Read]:
         """-> what the report reads of them."""
         self._pairs()
-        others = (TRUTH_METHOD, *BASELINES) if self.has_truth else (DRIVING_METHOD, COPY_METHOD)
+        others = (TRUTH_METHOD, *BASELINE_METHODS) if self.has_truth else (DRIVING_METHOD, COPY_METHOD)
         for method in others:
             self._baseline(method)
         for model in self.models:
@@ -118,10 +118,10 @@ class _ProtocolNodes(Struct, frozen=True):
             self._external(method)
         rendering = [*(model.name for model in self.models), *external]
         methods = [*rendering, *others]
-        found = {roles.pairs_input_role(self.name): Read(self._at("pairs"), ("id",))}
+        found = {roles.report_pairs_input_role(self.name): Read(self._at("pairs"), ("id",))}
         for method in rendering:
             self._samples(method)
-            found[roles.samples_input_role(self.name, method)] = Read(
+            found[roles.report_samples_input_role(self.name, method)] = Read(
                 self._at("samples", method), ("samples",)
             )
         if self.has_truth:
@@ -151,14 +151,16 @@ class _ProtocolNodes(Struct, frozen=True):
     def _pairs(self) -> None:
         reads: dict[str, Read] = {}
         for side, corpus in self.sides.items():
-            reads[f"{side}recordings"] = Read(self.run.node_name("recordings", corpus), ("id", "split"))
+            reads[f"{side}recordings"] = Read(
+                self.run.corpus_node_name("recordings", corpus), ("id", "split")
+            )
             families: dict[str, Read] = {}
             for model in self.models:
-                for role, read in self.run.reads(model.name, model.reads, corpus).items():
+                for role, read in self.run.resolve_model_reads(model.name, model.reads, corpus).items():
                     others = [one for one in families if one.partition("#")[0] == role]
                     if read.node not in {families[one].node for one in others}:
                         families[f"{role}#{len(others) + 1}" if others else role] = read
-            families["clips"] = Read(self.run.node_name("clips", corpus), (FRAMES_FEATURE,))
+            families["clips"] = Read(self.run.corpus_node_name("clips", corpus), (FRAMES_FEATURE,))
             reads |= {f"{side}{role}": read for role, read in families.items()}
         # fmt: off
         self.run.add_whole(self._at("pairs"), "eval.pairs:make_pairs", stage="pairs", table=True,
@@ -200,11 +202,11 @@ class _ProtocolNodes(Struct, frozen=True):
 
     def _baseline(self, method: str) -> None:
         """It reads the clips of one side alone, where each has a corpus of its own."""
-        packages = ("av",) if method in BASELINES else ()
+        packages = ("av",) if method in BASELINE_METHODS else ()
         other = DRIVING_ROLE_PREFIX if method == COPY_METHOD else SOURCE_ROLE_PREFIX
         clips = {
             f"{side}clips": Read(
-                self.run.node_name("clips", corpus), (FRAMES_FEATURE,), by=PAIR_RECORDING_COLUMNS[side]
+                self.run.corpus_node_name("clips", corpus), (FRAMES_FEATURE,), by=PAIR_RECORDING_COLUMNS[side]
             )
             for side, corpus in self.sides.items()
             if side != other
@@ -224,7 +226,7 @@ class _ProtocolNodes(Struct, frozen=True):
         reads = {
             f"{side}{role}": replace(read, by=PAIR_RECORDING_COLUMNS[side])
             for side, corpus in self.sides.items()
-            for role, read in self.run.reads(model.name, model.reads, corpus).items()
+            for role, read in self.run.resolve_model_reads(model.name, model.reads, corpus).items()
         }
         # fmt: off
         self._generate(model.name, "generate:generate_frames", reads, self._settings("size", "motion"),
@@ -256,7 +258,7 @@ class _ProtocolNodes(Struct, frozen=True):
         driving = TRUTH_METHOD if self.has_truth else DRIVING_METHOD
         sources = {"generated": method, "source": COPY_METHOD, "driving": driving}
         # fmt: off
-        self.run.add_whole(self._at("samples", method), "eval.sample_frames:publish_samples",
+        self.run.add_whole(self._at("samples", method), "eval.sample_frames:publish_sample_frames",
                        stage=f"samples.{self._stage_of(method)}", resources={}, reads_codec=GENERATED_CODEC,
                        reads={role: Read(self._at("generate", one), (FRAMES_FEATURE,))
                               for role, one in sources.items()},

@@ -25,7 +25,7 @@ def read_optional_field(family: Family, key: str, name: str) -> dict[str, Any]:
     return family.read(key, [name])[name] if name in family.fields(key) else {}
 
 
-def read_method_metadata(generated: Family) -> dict[str, Any]:
+def read_generated_sample_metadata(generated: Family) -> dict[str, Any]:
     """What the samples of a method say of it: `provenance` and `image_size`."""
     nothing = {"provenance": {}, "image_size": None}
     return nothing | (read_optional_field(generated, generated.keys[0], "method") if generated.keys else {})

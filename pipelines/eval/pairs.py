@@ -57,7 +57,7 @@ class PairsConfig(Interface):
     def protocol(self) -> EvaluationProtocol: ...
 
 
-class ClipIndex(Interface):
+class ClipFamilyIndex(Interface):
     """What is used of a storage.families.Family of clips."""
 
     @property
@@ -125,7 +125,7 @@ class CandidateClips(Struct, frozen=True):
     """Test clips of one corpus, of which pairs are made."""
 
     keys: Sequence[str]
-    clips: ClipIndex
+    clips: ClipFamilyIndex
     """What knows of their frames and recordings."""
     rejected: Mapping[str, int] = field(default_factory=dict)
     """Node -> test clips that it has not."""
@@ -137,13 +137,13 @@ def make_pairs(ctx: NodeContext) -> None:
     `driving.`."""
     protocol: EvaluationProtocol = ctx.config.protocol
     if f"{SOURCE_ROLE_PREFIX}recordings" in ctx.inputs:
-        source = read_candidates(ctx.inputs, SOURCE_ROLE_PREFIX, protocol.sources)
-        driving = read_candidates(ctx.inputs, DRIVING_ROLE_PREFIX, 1)
+        source = read_candidate_clips(ctx.inputs, SOURCE_ROLE_PREFIX, protocol.sources)
+        driving = read_candidate_clips(ctx.inputs, DRIVING_ROLE_PREFIX, 1)
         rejected = {f"{side}{node}": count for side, one in ((SOURCE_ROLE_PREFIX, source),
         (DRIVING_ROLE_PREFIX, driving))
                     for node, count in one.rejected.items()}  # fmt: skip
     else:
-        source = driving = read_candidates(ctx.inputs, "", protocol.sources + 1)
+        source = driving = read_candidate_clips(ctx.inputs, "", protocol.sources + 1)
         rejected = dict(source.rejected)
     pairs = make_protocol_pairs(protocol, source, driving)
     write_pairs(ctx.out / PAIRS_FILE, pairs)
@@ -165,17 +165,17 @@ def digest_external_files(config: PairsConfig) -> dict[str, str]:
     return {config.protocol.pair_list: hashlib.sha256(_list_bytes(path)).hexdigest()}
 
 
-def read_candidates(inputs: Mapping[str, Artifact], side: str, least: int) -> CandidateClips:
+def read_candidate_clips(inputs: Mapping[str, Artifact], side: str, least: int) -> CandidateClips:
     """The usable clips among the inputs whose role begins with a side."""
     own = {role.removeprefix(side): one for role, one in inputs.items() if role.startswith(side)}
-    families = {role: one.family() for role, one in own.items() if role != "recordings"}
+    families = {role: one.open_family() for role, one in own.items() if role != "recordings"}
     split = {id: person.split for id, person in read_recording_people(own["recordings"]).items()}
-    keys, rejected = find_usable_clips(families, split, least)
+    keys, rejected = find_usable_test_clips(families, split, least)
     return CandidateClips(keys, families["clips"], rejected)
 
 
-def find_usable_clips(
-    families: Mapping[str, ClipIndex], split: Mapping[str, str], least: int
+def find_usable_test_clips(
+    families: Mapping[str, ClipFamilyIndex], split: Mapping[str, str], least: int
 ) -> tuple[list[str], dict[str, int]]:
     """-> keys of the test clips that have so many frames and that no family lacks; and how many such clips
     each node has not. `families`: node -> family, `clips` among them; `split`: recording -> train or test.
@@ -228,7 +228,7 @@ def make_protocol_pairs(
 
 
 def _pair(
-    protocol: EvaluationProtocol, source: tuple[str, ClipIndex], driving: tuple[str, ClipIndex]
+    protocol: EvaluationProtocol, source: tuple[str, ClipFamilyIndex], driving: tuple[str, ClipFamilyIndex]
 ) -> ClipPair:
     """source, driving: a clip's key, and what knows of it."""
     (source_clip, sources), (driving_clip, drivings) = source, driving

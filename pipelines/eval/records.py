@@ -20,7 +20,7 @@ import numpy as np
 from models.perception import NETS
 from pipelines.eval.features import FRAMES_FEATURE, METRIC_FEATURES
 from pipelines.eval.methods import Method, MethodKind
-from pipelines.eval.metrics import METRICS, FrameSums, Metric, sum_frames
+from pipelines.eval.metrics import METRICS, FrameSums, Metric, sum_frame_values
 
 FrameSelection = Literal["own", "shared"]
 MAX_UNSCORED_SHARE = 0.05
@@ -90,7 +90,7 @@ MethodValues = Mapping[str, Sequence[FrameValues]]
 """Method -> its values of one metric, a row a pair, in order of the pairs."""
 
 
-def own_records(
+def own_frame_metric_records(
     values: Sequence[FrameValues],
     method: Method,
     metrics: Sequence[str],
@@ -105,7 +105,7 @@ def own_records(
     return found
 
 
-def shared_frame_records(
+def shared_frame_metric_records(
     values: Mapping[str, Sequence[FrameValues]],
     methods: Sequence[Method],
     metrics: Sequence[str],
@@ -117,7 +117,7 @@ def shared_frame_records(
     found = []
     for name in metrics:
         table = {method: [one for one in rows if one.metric == name] for method, rows in values.items()}
-        keep = shared_frames(table)
+        keep = frames_scored_by_all_methods(table)
         found += [
             _record(METRICS[name], method, table[method.name], keep, protocol, bootstrap)
             for method in methods
@@ -125,7 +125,7 @@ def shared_frame_records(
     return found
 
 
-def shared_frames(table: MethodValues) -> dict[str, np.ndarray]:
+def frames_scored_by_all_methods(table: MethodValues) -> dict[str, np.ndarray]:
     """Pair -> the frames (T,) in which every method has a value. Methods that lack the metric altogether, for
     want of weights, do not count; pairs that one of the others lacks are left out."""
     present = [
@@ -148,7 +148,7 @@ def _record(
     bootstrap: BootstrapSettings | None,
 ) -> MetricRecord:
     needs = next((one.needs for one in rows if one.needs), "")
-    states = list(pair_sums(rows, keep).values())
+    states = list(sum_frames_by_pair(rows, keep).values())
     total = sum(states, FrameSums())
     value = finite_or_none(metric.compute(total))
     undetected = sum(one.undetected for one in rows)
@@ -180,7 +180,7 @@ def _record(
     )
 
 
-def pair_sums(
+def sum_frames_by_pair(
     rows: Sequence[FrameValues], keep: Mapping[str, np.ndarray] | None = None
 ) -> dict[str, FrameSums]:
     """Pair -> the sums of its frames: of those to keep, or of all that have a value. In order of the pairs:
@@ -189,7 +189,7 @@ def pair_sums(
     for one in sorted(rows, key=lambda one: one.pair):
         if one.needs or (keep is not None and one.pair not in keep):
             continue
-        found[one.pair] = sum_frames(one.values, None if keep is None else keep[one.pair])
+        found[one.pair] = sum_frame_values(one.values, None if keep is None else keep[one.pair])
     return found
 
 
@@ -243,8 +243,8 @@ def compare_methods(
     bootstrap: BootstrapSettings,
 ) -> MethodDifference | None:  # fmt: skip
     """Two methods, each by its name and its values of one metric; None where they share no frame."""
-    keep = shared_frames(dict([first, second]))
-    ours, theirs = (pair_sums(rows, keep) for _, rows in (first, second))
+    keep = frames_scored_by_all_methods(dict([first, second]))
+    ours, theirs = (sum_frames_by_pair(rows, keep) for _, rows in (first, second))
     n = int(sum(state.n for state in ours.values()))
     if not n or set(ours) != set(theirs):
         return None

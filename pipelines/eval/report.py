@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.eval.captions import BASELINE_TEXTS
-from pipelines.eval.comparison import ProtocolResults, read_comparisons
+from pipelines.eval.comparison import ProtocolResults, read_protocol_results
 from pipelines.eval.paper_results import read_paper_results
 from pipelines.eval.report_page import render_report
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def make_report(ctx: NodeContext) -> None:
     """The whole node: report.html and report.json. Inputs: see comparison.py."""
     config: ReportConfig = ctx.config.report
-    comparisons = read_comparisons(ctx.inputs, config)
+    comparisons = read_protocol_results(ctx.inputs, config)
     published = read_paper_results(compared_models(comparisons))
     (ctx.out / "report.html").write_text(render_report(config.title, comparisons, published))
     data = {

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pipelines.eval.captions import BASELINE_TEXTS
 from pipelines.eval.comparison import ProtocolResults
 from pipelines.eval.features import FRAMES_FEATURE
-from pipelines.eval.methods import BASELINES, COPY_METHOD
+from pipelines.eval.methods import BASELINE_METHODS, COPY_METHOD
 from pipelines.eval.metrics import METRICS
 from pipelines.eval.records import MAX_UNSCORED_SHARE, MethodDifference, MetricRecord, metric_backend
 from pipelines.figures.html import (
@@ -342,7 +342,7 @@ def _glossary(comparisons: Sequence[ProtocolResults]) -> str:
     ]
     baselines = "".join(
         f"<p><b>{escape_html(name.replace('_', ' '))}</b>: {escape_html(BASELINE_TEXTS[name])}.</p>"
-        for name in BASELINES
+        for name in BASELINE_METHODS
     )
     return (
         render_table(["metric", "meaning", "variant", "computed with"], rows)

@@ -17,7 +17,7 @@ from typing import Protocol as Interface
 
 import numpy as np
 
-from pipelines.eval.pair_family import Family, read_method_metadata, read_optional_field
+from pipelines.eval.pair_family import Family, read_generated_sample_metadata, read_optional_field
 from pipelines.eval.pairs import spread_evenly
 from storage import codecs, frame_codec
 
@@ -30,7 +30,7 @@ SAMPLE_PAIRS_FILE = "samples.json"
 PICTURE_COLUMNS = ("source", "driving", "output")
 
 
-class ArtifactFiles(Interface):
+class ArtifactFileLocator(Interface):
     """What is used of storage.families.Artifact."""
 
     def path(self, name: str, /) -> Path: ...
@@ -52,7 +52,7 @@ class PairFrames:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SampleFrames:
+class ReportSampleFrames:
     """What is shown of a model."""
 
     provenance: dict[str, str]
@@ -61,7 +61,7 @@ class SampleFrames:
     """The rows of its grid, from the top."""
 
 
-def publish_samples(ctx: NodeContext) -> None:
+def publish_sample_frames(ctx: NodeContext) -> None:
     """The whole node. Inputs: the families `generated`, `driving` and `source` (the copied frame)."""
     families = {role: artifact.family() for role, artifact in ctx.inputs.items()}
     generated, config = families["generated"], ctx.config
@@ -72,11 +72,11 @@ def publish_samples(ctx: NodeContext) -> None:
             (ctx.out / f"{place}.{name}.pngs").write_bytes(frame_codec.encode_images(frames, "png").data)
         own = read_optional_field(generated, pair, "visualization")
         (ctx.out / f"{place}.visualization.npz").write_bytes(codecs.encode_npz(own))
-    facts = {"pairs": pairs, "provenance": read_method_metadata(generated)["provenance"]}
+    facts = {"pairs": pairs, "provenance": read_generated_sample_metadata(generated)["provenance"]}
     (ctx.out / SAMPLE_PAIRS_FILE).write_bytes(codecs.encode_json(facts))
 
 
-def read_sample_frames(artifact: ArtifactFiles) -> SampleFrames:
+def read_sample_frames(artifact: ArtifactFileLocator) -> ReportSampleFrames:
     facts = json.loads(artifact.path(SAMPLE_PAIRS_FILE).read_text())
     pairs = []
     for place, pair in enumerate(facts["pairs"]):
@@ -84,7 +84,7 @@ def read_sample_frames(artifact: ArtifactFiles) -> SampleFrames:
         source, driving, output = (frame_codec.decode_frames("pngs", data) for data in packed)
         own = codecs.decode_npz(artifact.path(f"{place}.visualization.npz").read_bytes())
         pairs.append(PairFrames(pair=pair, source=source, driving=driving, output=output, visualization=own))
-    return SampleFrames(provenance=facts["provenance"], pairs=pairs)
+    return ReportSampleFrames(provenance=facts["provenance"], pairs=pairs)
 
 
 def _columns(

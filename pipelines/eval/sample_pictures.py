@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.eval.captions import column_titles, provenance_caption
+from pipelines.eval.captions import provenance_caption, sample_grid_column_titles
 from pipelines.figures import picture_grids
 from pipelines.media.mp4_bytes import encode_mp4
 
 if TYPE_CHECKING:
-    from pipelines.eval.sample_frames import PairFrames, SampleFrames
+    from pipelines.eval.sample_frames import PairFrames, ReportSampleFrames
 
-CELL_SIZE = 192
+MIN_PICTURE_SIDE_PIXELS = 192
 """Side, in pixels, that small pictures are enlarged to at least, by whole factors."""
 
 
@@ -35,14 +35,16 @@ class ModelSamples:
     """Pair -> MP4."""
 
 
-def render_model_samples(model: str, frames: SampleFrames, has_truth: bool, videos: int) -> ModelSamples:
+def render_model_samples(
+    model: str, frames: ReportSampleFrames, has_truth: bool, videos: int
+) -> ModelSamples:
     """has_truth: whether the driving frames are what the model is to reach; then its error is shown. videos:
     how many of the first pairs are shown moving."""
     titles, rows, files = [], [], {}
-    text, heads = provenance_caption(model, frames.provenance), column_titles(model, has_truth)
+    text, heads = provenance_caption(model, frames.provenance), sample_grid_column_titles(model, has_truth)
     for place, pair in enumerate(frames.pairs):
-        columns = pair_picture_columns(pair, has_truth)
-        own = visualization_pictures(pair)
+        columns = render_pair_picture_columns(pair, has_truth)
+        own = middle_frame_visualizations(pair)
         titles = [*heads[:2], *own, *heads[2:]]
         row = [images[len(pair.driving) // 2] for images in columns]
         rows.append([*row[:2], *own.values(), *row[2:]])
@@ -56,23 +58,23 @@ def render_model_samples(model: str, frames: SampleFrames, has_truth: bool, vide
     )
 
 
-def pair_picture_columns(frames: PairFrames, has_truth: bool) -> list[np.ndarray]:
+def render_pair_picture_columns(frames: PairFrames, has_truth: bool) -> list[np.ndarray]:
     """Source, driving, output and, where there is a truth, the error: (T,S',S',3) uint8 each, enlarged."""
     driving, output = frames.driving, frames.output
     columns = [np.broadcast_to(frames.source, driving.shape), driving, output]
     if has_truth:
         columns.append(picture_grids.make_error_map(output / 255.0, driving / 255.0))
-    return [picture_grids.enlarge_pixels(images, CELL_SIZE) for images in columns]
+    return [picture_grids.enlarge_pixels(images, MIN_PICTURE_SIDE_PIXELS) for images in columns]
 
 
-def visualization_pictures(frames: PairFrames) -> dict[str, np.ndarray]:
+def middle_frame_visualizations(frames: PairFrames) -> dict[str, np.ndarray]:
     """What the model shows of how it made the middle frame: title -> (S',S',3) uint8, as large as the other
     columns."""
     size = frames.output.shape[1]
     found = {}
     for name, image in sorted(frames.visualization.items(), key=_place):
         images = image[None] if image.shape[0] == size else _resized(image, size)
-        found[name.split(" ", 1)[1]] = picture_grids.enlarge_pixels(images, CELL_SIZE)[0]
+        found[name.split(" ", 1)[1]] = picture_grids.enlarge_pixels(images, MIN_PICTURE_SIDE_PIXELS)[0]
     return found
 
 

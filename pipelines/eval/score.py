@@ -19,19 +19,19 @@ from models.provenance import describe_provenance
 from pipelines.eval.features import FRAMES_FEATURE, METRIC_FEATURES
 from pipelines.eval.methods import Method, MethodKind
 from pipelines.eval.metrics import METRICS, Metric
-from pipelines.eval.pair_family import Family, read_method_metadata, read_optional_field
-from pipelines.eval.records import FrameValues, own_records
+from pipelines.eval.pair_family import Family, read_generated_sample_metadata, read_optional_field
+from pipelines.eval.records import FrameValues, own_frame_metric_records
 
 if TYPE_CHECKING:
     from pipelines.engine.node import NodeContext
     from storage.families import Artifact
 
-MAX_TASKS_PER_METHOD = 8
+MAX_SCORING_TASKS_PER_METHOD = 8
 """Tasks that one scoring is cut into, at most: enough to show progress, few enough that starting them costs
 little."""
 MIN_PAIRS_PER_TASK = 4
 """At least so many, where there are: a few small frames take less time than the start of a worker."""
-PARALLEL_TASKS = 4
+MAX_SUBMITTED_SCORE_TASKS = 4
 """Tasks handed to Ray at a time; it runs as many of them as there are processors."""
 VALUES_FILE, SUMMARY_FILE, RECORDS_FILE = "values.parquet", "summary.json", "metrics.json"
 
@@ -66,9 +66,11 @@ def score_method(ctx: NodeContext, method: str, kind: MethodKind) -> None:
         values += done
         ctx.report_progress(len({one.pair for one in values}), len(keys), "pairs")
     values.sort(key=lambda one: (one.pair, one.metric))
-    about = read_method_metadata(families["generated"])
-    records = own_records(values, Method(name=method, kind=kind, provenance=about["provenance"]), metrics)
-    write_values(ctx.out / VALUES_FILE, values)
+    about = read_generated_sample_metadata(families["generated"])
+    records = own_frame_metric_records(
+        values, Method(name=method, kind=kind, provenance=about["provenance"]), metrics
+    )
+    write_frame_values(ctx.out / VALUES_FILE, values)
     write_json(ctx.out / RECORDS_FILE, [asdict(record) for record in records])
     summary = ScoredMethod(
         method=method,
@@ -100,8 +102,8 @@ def _in_tasks(
     def task(some: Sequence[str]) -> list[FrameValues]:
         return run_in_worker(score_pairs, some, metrics, families, resources=resources)
 
-    with ThreadPoolExecutor(PARALLEL_TASKS) as pool:
-        count = min(MAX_TASKS_PER_METHOD, -(-len(keys) // MIN_PAIRS_PER_TASK))
+    with ThreadPoolExecutor(MAX_SUBMITTED_SCORE_TASKS) as pool:
+        count = min(MAX_SCORING_TASKS_PER_METHOD, -(-len(keys) // MIN_PAIRS_PER_TASK))
         yield from pool.map(task, [keys[i::count] for i in range(count)])
 
 
@@ -182,7 +184,7 @@ def count_scored_frames(values: Sequence[FrameValues]) -> int:
 
 
 # --- files --------------------------------------------------------------------------------------------------
-def write_values(path: Path, values: Sequence[FrameValues]) -> None:
+def write_frame_values(path: Path, values: Sequence[FrameValues]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -194,7 +196,7 @@ def write_values(path: Path, values: Sequence[FrameValues]) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, compression="zstd")
 
 
-def read_frame_values(artifact: Artifact) -> list[FrameValues]:
+def read_frame_metric_values(artifact: Artifact) -> list[FrameValues]:
     import pyarrow.parquet as pq
 
     rows = pq.read_table(artifact.path(VALUES_FILE)).to_pylist()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pipelines.media.clock import (
         FPS,
-        MAX_FRAME_GAP_SECONDS,
+        LOST_FRAMES_GAP_SECONDS,
         SAMPLES_PER_FRAME,
         SOUND_RATE,
         nearest_frames,
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from pipelines.media.decoding import (
         FrameResults,
         check_frames_complete,
-        map_frames,
+        map_frame_batches,
         read_frames,
         read_frames_at_ticks,
         stream_frames,
         stream_frames_at_ticks,
     )
     from pipelines.media.ffmpeg_process import (
-        FfmpegPipe,
+        FfmpegOutputPipe,
         ffmpeg_path,
         ffmpeg_version,
-        open_as_file,
+        open_as_local_file,
         packaged_ffmpeg_reason,
         run_ffmpeg,
     )
@@ -42,18 +42,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FPS",
-    "MAX_FRAME_GAP_SECONDS",
+    "LOST_FRAMES_GAP_SECONDS",
     "SAMPLES_PER_FRAME",
     "SOUND_RATE",
-    "FfmpegPipe",
+    "FfmpegOutputPipe",
     "FrameResults",
     "check_frames_complete",
     "ffmpeg_path",
     "ffmpeg_version",
     "fit_sound_length",
-    "map_frames",
+    "map_frame_batches",
     "nearest_frames",
-    "open_as_file",
+    "open_as_local_file",
     "packaged_ffmpeg_reason",
     "probe_file",
     "read_frames",
@@ -69,7 +69,7 @@ __all__ = [
 _MODULES = {
     "clock": (
         "FPS",
-        "MAX_FRAME_GAP_SECONDS",
+        "LOST_FRAMES_GAP_SECONDS",
         "SAMPLES_PER_FRAME",
         "SOUND_RATE",
         "nearest_frames",
@@ -80,15 +80,15 @@ _MODULES = {
     "decoding": (
         "FrameResults",
         "check_frames_complete",
-        "map_frames",
+        "map_frame_batches",
         "read_frames",
         "read_frames_at_ticks",
         "stream_frames",
         "stream_frames_at_ticks",
     ),
     "ffmpeg_process": (
-        "FfmpegPipe",
-        "open_as_file",
+        "FfmpegOutputPipe",
+        "open_as_local_file",
         "packaged_ffmpeg_reason",
         "ffmpeg_path",
         "ffmpeg_version",

@@ -16,11 +16,11 @@ FPS = 25
 """The clock of every clip: tick k shows the recording at k / 25 seconds."""
 SOUND_RATE = 16_000
 SAMPLES_PER_FRAME = SOUND_RATE // FPS
-MAX_LATE_START = 0.1
+MAX_VIDEO_START_DELAY = 0.1
 """Seconds by which a picture may start after its sound without losing a tick: encoders delay one or the
 other."""
 
-MAX_FRAME_GAP_SECONDS = 0.5
+LOST_FRAMES_GAP_SECONDS = 0.5
 """Seconds without a frame, beyond those that sampling leaves, from which a frame counts as held or the next
 one as lost."""
 
@@ -32,7 +32,7 @@ def video_tick_range(probed: Probe) -> tuple[int, int]:
     after its sound says so with `begin`.
     """
     offset, begin = probed.get("offset", 0.0), probed.get("begin", 0.0)
-    first = math.ceil((offset + (begin if begin > MAX_LATE_START else 0.0)) * FPS - 0.5 - 1e-6)
+    first = math.ceil((offset + (begin if begin > MAX_VIDEO_START_DELAY else 0.0)) * FPS - 0.5 - 1e-6)
     return first, max(first + 1, round((offset + probed["seconds"]) * FPS))
 
 

@@ -22,7 +22,7 @@ WHITE_LUMINANCE = 203.0
 """cd/m2 of diffuse white in high dynamic range: HLG 75 %, PQ 58 % (BT.2408)."""
 TONE_MAP_KNEE = 0.9
 """Of diffuse white: up to here light is kept, from here to the peak it rolls off."""
-HDR_PRIMARIES = dict.fromkeys((1, 5, 6, 7), "bt709") | dict.fromkeys((11, 12), "smpte432")
+NON_BT2020_HDR_PRIMARIES = dict.fromkeys((1, 5, 6, 7), "bt709") | dict.fromkeys((11, 12), "smpte432")
 """Of high dynamic range, those other than BT.2020 (taken where none are stated): BT.709's and P3's."""
 HDR_MATRIX_NAMES = {1: "bt709", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m"}
 """Of high dynamic range, those other than BT.2020's, likewise."""
@@ -34,17 +34,17 @@ LUMINANCE_WEIGHTS = {
     "smpte432": (0.2290, 0.6917, 0.0793),
 }
 """Of red, green and blue light."""
-TO_BT709 = {
+PRIMARIES_TO_BT709_MATRICES = {
     "bt2020": ((1.6605, -0.5876, -0.0728), (-0.1246, 1.1329, -0.0083), (-0.0182, -0.1006, 1.1187)),
     "bt709": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
     "smpte432": ((1.2249, -0.2249, 0.0), (-0.0420, 1.0420, 0.0), (-0.0196, -0.0786, 1.0983)),
 }
 """Light of these primaries -> of BT.709."""
-ROWS_PER_BLOCK = 32
+PIXEL_ROWS_PER_BLOCK = 32
 """Of a picture that are converted at a time."""
 
 
-def read_colour_tags(context: VideoCodecContext) -> dict[str, str]:
+def read_codec_colour_tags(context: VideoCodecContext) -> dict[str, str]:
     """Of a PyAV codec context: `transfer`, "" unless HDR; `matrix` and `primaries` only where they are others
     than those that are taken for granted."""
     transfer = HDR_TRANSFERS.get(int(context.color_trc or 0), "")
@@ -54,13 +54,13 @@ def read_colour_tags(context: VideoCodecContext) -> dict[str, str]:
     found = {"transfer": transfer}
     if (matrix := int(context.colorspace)) in matrices:
         found["matrix"] = matrices[matrix]
-    if transfer and (primaries := int(context.color_primaries)) in HDR_PRIMARIES:
-        found["primaries"] = HDR_PRIMARIES[primaries]
+    if transfer and (primaries := int(context.color_primaries)) in NON_BT2020_HDR_PRIMARIES:
+        found["primaries"] = NON_BT2020_HDR_PRIMARIES[primaries]
     return found
 
 
 # --- the filters --------------------------------------------------------------------------------------------
-def set_colour_tags(stream: FilterStream, probed: Probe) -> FilterStream:
+def set_scaler_colour_tags(stream: FilterStream, probed: Probe) -> FilterStream:
     """With tags that the scaler takes: it converts by no curve, but refuses a file for some of them (log100),
     and for a matrix that it has no figures of."""
     tags = {"color_trc": probed.get("transfer") or "bt709"}
@@ -71,7 +71,7 @@ def set_colour_tags(stream: FilterStream, probed: Probe) -> FilterStream:
     return stream.filter("setparams", **tags)
 
 
-def convert_to_rgb(stream: FilterStream, probed: Probe) -> FilterStream:
+def convert_stream_to_rgb(stream: FilterStream, probed: Probe) -> FilterStream:
     """As red, green and blue, still in the file's own curve, where that is not for the scaler: it has no
     figures of YCgCo and ICtCp, and white of 16 bits comes out of it as 65,283."""
     curve, matrix = probed.get("transfer", ""), probed.get("matrix", "bt2020nc")
@@ -96,8 +96,10 @@ def tone_map(codes: np.ndarray, probed: Probe, out: np.ndarray) -> None:
     The largest of the three colours is rolled off and the others in proportion, which keeps the hue. Nothing
     depends on what a file says of its own brightness.
     """
-    for top in range(0, len(codes), ROWS_PER_BLOCK):  # planes of a few rows stay in the processor's cache
-        part = slice(top, top + ROWS_PER_BLOCK)
+    for top in range(
+        0, len(codes), PIXEL_ROWS_PER_BLOCK
+    ):  # planes of a few rows stay in the processor's cache
+        part = slice(top, top + PIXEL_ROWS_PER_BLOCK)
         _tone_map_rows(codes[part], probed["transfer"], probed.get("primaries", "bt2020"), out[part])
 
 
@@ -107,7 +109,7 @@ def _tone_map_rows(codes: np.ndarray, transfer: str, primaries: str, out: np.nda
     if transfer == "arib-std-b67":  # the OOTF of a display of 1,000 cd/m2: a power of luminance, not of each
         gain = _power_of(_weighted_sum(planes, LUMINANCE_WEIGHTS[primaries]), 0.2)
         planes = [plane * gain for plane in planes]
-    planes = [_weighted_sum(planes, row) * peak for row in TO_BT709[primaries]]
+    planes = [_weighted_sum(planes, row) * peak for row in PRIMARIES_TO_BT709_MATRICES[primaries]]
     most = np.maximum(np.maximum(planes[0], planes[1]), np.maximum(planes[2], np.float32(1e-6)))
     gain = _roll_off(most, float(peak)) / most
     for k, plane in enumerate(planes):

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from pipelines.errors import Rejected, Transient
-from pipelines.media.clock import FPS, MAX_FRAME_GAP_SECONDS
-from pipelines.media.colours import read_colour_tags
+from pipelines.media.clock import FPS, LOST_FRAMES_GAP_SECONDS
+from pipelines.media.colours import read_codec_colour_tags
 from pipelines.media.ffmpeg_failure import is_disk_error, is_memory_error
 from pipelines.media.ffmpeg_process import INPUT_FORMATS, MAX_PIXELS
 from pipelines.media.interlacing import INTERLACE_CHECK_SECONDS, may_be_interlaced
@@ -116,7 +116,7 @@ def _probe(container: InputContainer, name: str, least: int) -> Probe:
     if not decodable:
         raise Rejected("undecodable", f"{name} holds video of a codec that ffmpeg does not know")
     video = decodable[0]
-    check_frame_size(video.width, video.height, name)
+    reject_too_large_frames(video.width, video.height, name)
     seen = _demux(container, video)
     begins = [begin for begin, _ in seen.frames]
     if len(begins) < least or (len(begins) > 1 and begins[-1] - begins[0] <= 0):
@@ -141,12 +141,12 @@ def _probe(container: InputContainer, name: str, least: int) -> Probe:
         "start": round(start, 6),
         "begin": round(max(0.0, begins[0] - start), 6),
         "seconds": round(seconds, 6),
-        "held": _frozen_spans(seen, start, MAX_FRAME_GAP_SECONDS + 2 / fps, container.format.name),
+        "held": _frozen_spans(seen, start, LOST_FRAMES_GAP_SECONDS + 2 / fps, container.format.name),
         "interlaced": seen.interlaced,
         "video_index": video.index,
         "audio_index": sound.index if sound else -1,
         "audio_rate": int(sound.rate) if sound else 0,
-        **read_colour_tags(video.codec_context),
+        **read_codec_colour_tags(video.codec_context),
         "container": container.format.name,
         "video_codec": video.codec_context.name,
     }
@@ -303,14 +303,14 @@ def _own_duration(video: VideoStream) -> float | None:
 def _display_size(video: VideoStream, first: VideoFrame, name: str) -> tuple[int, int]:
     """Width and height as ffmpeg's filters see them: turned upright, pixels made square."""
     width, height = first.width, first.height
-    check_frame_size(width, height, name)
+    reject_too_large_frames(width, height, name)
     aspect = video.sample_aspect_ratio
     if aspect and aspect != 1:
         width = max(2, round(width * float(aspect) / 2) * 2)
     return (height, width) if first.rotation % 180 else (width, height)
 
 
-def check_frame_size(width: int, height: int, name: str) -> None:
+def reject_too_large_frames(width: int, height: int, name: str) -> None:
     if width * height > MAX_PIXELS:
         raise Rejected(
             "too_large",

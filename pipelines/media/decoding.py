@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 import numpy as np
 
 from pipelines.errors import Rejected
-from pipelines.media.clock import MAX_FRAME_GAP_SECONDS, ticks_to_seconds
-from pipelines.media.colours import convert_to_rgb, set_colour_tags, tone_map
+from pipelines.media.clock import LOST_FRAMES_GAP_SECONDS, ticks_to_seconds
+from pipelines.media.colours import convert_stream_to_rgb, set_scaler_colour_tags, tone_map
 from pipelines.media.ffmpeg_failure import missing_timestamp_error
 from pipelines.media.ffmpeg_process import (
     INPUT_OPTIONS,
-    FfmpegPipe,
+    FfmpegOutputPipe,
     ffmpeg_input_name,
     ffmpeg_timeout,
-    shift_times_to_zero,
+    shift_times_to_file_start,
 )
 
 if TYPE_CHECKING:
-    from pipelines.media.filters import FilterStream, OutputNode
+    from pipelines.media.filters import FfmpegOutputNode, FilterStream
     from pipelines.media.probe_schema import Probe
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ SEEK_MARGIN = 0.5
 
 MAX_CORRUPT_FRAME_SHARE = 0.1
 """Share of a span's frames that may decode with errors."""
-MAX_CORRUPT_AT_START = 8
+MAX_CORRUPT_FRAMES_AFTER_SEEK = 8
 """So many may anyway: after a seek, the B-frames before an open key frame miss what they refer to."""
 
 
@@ -138,12 +138,12 @@ class _LateStart(Exception):
 
 
 def _read(
-    output: OutputNode, probed: Probe, size: tuple[int, int], times: list[float], begin: float = np.inf
+    output: FfmpegOutputNode, probed: Probe, size: tuple[int, int], times: list[float], begin: float = np.inf
 ) -> Iterator[tuple[np.ndarray, float]]:
     """The frames that ffmpeg gives; _LateStart, before any of them, if the first is later than `begin`."""
     # written over in turn: the first touch of fresh memory takes longer than filling it
     pair = np.empty((2, size[1], size[0], 3), np.uint8)
-    with FfmpegPipe(output, ffmpeg_timeout(probed["seconds"])) as pipe:
+    with FfmpegOutputPipe(output, ffmpeg_timeout(probed["seconds"])) as pipe:
         log = _Log(pipe)
         fill = _frame_filler(pipe, probed, size)
         while fill(pair[(at := len(times) % 2) : at + 1]):
@@ -159,7 +159,9 @@ def _read(
     log.finish()
 
 
-def _frame_filler(pipe: FfmpegPipe, probed: Probe, size: tuple[int, int]) -> Callable[[np.ndarray], int]:
+def _frame_filler(
+    pipe: FfmpegOutputPipe, probed: Probe, size: tuple[int, int]
+) -> Callable[[np.ndarray], int]:
     """Writes the next frames over an array (n,H,W,3) uint8 -> how many; fewer than n only at the end."""
     if not probed.get("transfer"):
         return lambda frames: pipe.read_into(frames.data) // frames[0].nbytes
@@ -184,7 +186,7 @@ class FrameResults(NamedTuple, Generic[T]):
     """Seconds at which the picture changes at once, by the scene filter; empty unless asked for."""
 
 
-def map_frames(
+def map_frame_batches(
     path: Path,
     probed: Probe,
     size: tuple[int, int],
@@ -204,7 +206,7 @@ def map_frames(
     times: list[float] = []
     frames = np.empty((batch, size[1], size[0], 3), np.uint8)
     output = _ffmpeg_output(path, probed, size, None, span, every, change)
-    with FfmpegPipe(output, ffmpeg_timeout(probed["seconds"])) as pipe:
+    with FfmpegOutputPipe(output, ffmpeg_timeout(probed["seconds"])) as pipe:
         log = _Log(pipe)
         fill = _frame_filler(pipe, probed, size)
         while count := fill(frames):
@@ -221,7 +223,7 @@ class _Log:
     """The presentation times that the showinfo filter prints; its pts_time has six digits only, so pts is
     used. A frame's line is written before the frame is. Where the size changes, the filters start anew."""
 
-    def __init__(self, pipe: FfmpegPipe):
+    def __init__(self, pipe: FfmpegOutputPipe):
         self._pipe = pipe
         self._base = 0.0
         self._times: deque[float] = deque()
@@ -243,7 +245,7 @@ class _Log:
         self._read()
         if not self._frames:
             raise Rejected("undecodable", "ffmpeg gave 0 frames")
-        if self._corrupt > max(MAX_CORRUPT_AT_START, MAX_CORRUPT_FRAME_SHARE * self._frames):
+        if self._corrupt > max(MAX_CORRUPT_FRAMES_AFTER_SEEK, MAX_CORRUPT_FRAME_SHARE * self._frames):
             raise Rejected("damaged", f"{self._corrupt} frames, of {self._frames} read, decode with errors")
         return self._changes
 
@@ -272,7 +274,7 @@ def check_frames_complete(times: np.ndarray, begin: float, end: float, every: in
         before = int(np.searchsorted(times, begins + 1e-3)) - 1
         if 0 <= before < len(gaps):
             gaps[before] -= ends - begins
-    if len(gaps) and gaps.max() > allowed + MAX_FRAME_GAP_SECONDS:
+    if len(gaps) and gaps.max() > allowed + LOST_FRAMES_GAP_SECONDS:
         hole = int(gaps.argmax())
         there = f"no frame between {times[hole]:.2f} and {times[hole + 1]:.2f} s"
         raise Rejected("damaged", f"{there} can be decoded, and the one before is not said to last so long")
@@ -288,7 +290,7 @@ def _ffmpeg_output(
     every: int,
     change: float = 0.0,
     seek: bool = True,
-) -> OutputNode:
+) -> FfmpegOutputNode:
     import ffmpeg
 
     reading: dict[str, Any] = dict(INPUT_OPTIONS)
@@ -302,7 +304,9 @@ def _ffmpeg_output(
     video = ffmpeg.input(ffmpeg_input_name(path), copyts=None, **reading)[
         str(probed.get("video_index", "V:0"))
     ]
-    stream = set_colour_tags(shift_times_to_zero(cast("FilterStream", video), "setpts", probed), probed)
+    stream = set_scaler_colour_tags(
+        shift_times_to_file_start(cast("FilterStream", video), "setpts", probed), probed
+    )
     if begin and not seek:
         stream = stream.filter("trim", start=begin)
     if probed.get("interlaced"):  # one frame for each; those of them that are not interlaced are left alone
@@ -332,4 +336,4 @@ def _scale(stream: FilterStream, probed: Probe, size: tuple[int, int], crop: Cro
     # averaging areas keeps thin structure when shrinking; it would show blocks when enlarging
     kernel = "area" if size[0] <= current[0] else "bicubic"
     stream = stream.filter("scale", *size, flags=f"{kernel}+accurate_rnd+full_chroma_int+bitexact")
-    return convert_to_rgb(stream, probed)
+    return convert_stream_to_rgb(stream, probed)

@@ -30,7 +30,7 @@ BT709_CODE = 1
 not guess from the size."""
 MIN_TIMESCALE = 10_000
 """Units a second, at least, of a grid that the file's own units do not hold."""
-MAX_TIMESCALE = 50_000_000
+MAX_VIDEO_TIMESCALE = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class FrameTimeline:
         return (self.seconds[1:] + self.seconds[:-1]) / 2
 
     @property
-    def durations(self) -> dict[int, int]:
+    def durations_by_stamp(self) -> dict[int, int]:
         """Units for which the frame of each time is shown."""
         return {begin: end - begin for begin, end in pairwise((*self.stamps, self.end))}
 
@@ -128,7 +128,7 @@ class Mp4Writer:
     ):
         import av
 
-        self.times, self._durations = times, times.durations
+        self.times, self._durations = times, times.durations_by_stamp
         timescale = _timescale(times.base, sound.base if sound else None)
         options = {
             "movflags": "+faststart+use_metadata_tags",
@@ -170,7 +170,7 @@ class Mp4Writer:
             assert packet.pts is not None  # that of its frame
             packet.duration = self._durations[packet.pts]
             if self.sound is not None:
-                for block in self.sound.packets_before(float(packet.pts * self.times.base)):
+                for block in self.sound.take_packets_before(float(packet.pts * self.times.base)):
                     self._container.mux(block)
             self._container.mux(packet)
 
@@ -179,7 +179,7 @@ class Mp4Writer:
             if kind is None:
                 self._mux(self._video.encode(None))
                 if self.sound is not None:
-                    for block in self.sound.packets_before(math.inf):
+                    for block in self.sound.take_packets_before(math.inf):
                         self._container.mux(block)
         finally:
             if self.sound is not None:
@@ -187,7 +187,7 @@ class Mp4Writer:
             self._container.close()
 
 
-class PngWriter:
+class SinglePngWriter:
     """One picture in place of a video. tags: kept as its text."""
 
     sound = None
@@ -195,7 +195,7 @@ class PngWriter:
     def __init__(self, path: Path, tags: Mapping[str, str]):
         self.path, self.tags = path, tags
 
-    def __enter__(self) -> PngWriter:
+    def __enter__(self) -> SinglePngWriter:
         return self
 
     def write(self, image: np.ndarray, at: int) -> None:
@@ -216,4 +216,4 @@ def _timescale(base: Fraction, of_sound: Fraction | None) -> int:
     """Units a second of the whole file, in which offsets of its tracks are kept: exact for both where it
     can."""
     both = math.lcm(base.denominator, of_sound.denominator) if of_sound else base.denominator
-    return both if both <= MAX_TIMESCALE else base.denominator
+    return both if both <= MAX_VIDEO_TIMESCALE else base.denominator

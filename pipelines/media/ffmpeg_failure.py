@@ -23,11 +23,11 @@ from storage.errors import StoreError
 CRASH_SIGNALS = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP)
 """Signals that a process brings about itself; any other comes from outside."""
 NO_DECODER_PATTERN = r"(?:no decoder found for: |Decoder \(codec )(\w+)"
-NO_MEMORY_TEXT = "Cannot allocate memory"
-NO_THREAD_TEXT = "Resource temporarily unavailable"
-PLENTY_OF_MEMORY = 2**30
+ENOMEM_MESSAGE = "Cannot allocate memory"
+EAGAIN_MESSAGE = "Resource temporarily unavailable"
+MEMORY_PROBE_BYTES = 2**30
 """Bytes that a machine with memory has; a file for which they are too few asks for absurd amounts."""
-TEST_RUN_TIMEOUT = 60
+FFMPEG_TEST_RUN_TIMEOUT = 60
 
 
 class ProcessResult(NamedTuple):
@@ -36,7 +36,7 @@ class ProcessResult(NamedTuple):
     log: list[str]
 
 
-def start_error(error: OSError) -> Exception:
+def ffmpeg_start_error(error: OSError) -> Exception:
     """Of a tool that was there, and able, when this process looked."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return StoreError(f"cannot write into {tempfile.gettempdir()}: {error.strerror}")
@@ -52,7 +52,7 @@ def diagnose_ffmpeg_failure(command: Sequence[str], done: ProcessResult) -> Exce
         return Transient(f"the recording cannot be read: {error.strerror}")
     if found := re.search(NO_DECODER_PATTERN, "\n".join(done.log)):
         return _no_decoder(command[0], found[1])
-    if NO_MEMORY_TEXT in line and not _memory_left():
+    if ENOMEM_MESSAGE in line and not _memory_left():
         return Transient("ffmpeg cannot allocate memory")
     healthy = run_on_known_good_file(command)
     if healthy.status == 0:
@@ -64,7 +64,7 @@ def _not_the_file(command: Sequence[str], healthy: ProcessResult) -> Exception:
     """What it means that a command fails on a healthy file too."""
     line = last_log_line(healthy.log)
     if was_killed_from_outside(healthy) or any(
-        NO_MEMORY_TEXT in one or NO_THREAD_TEXT in one for one in healthy.log
+        ENOMEM_MESSAGE in one or EAGAIN_MESSAGE in one for one in healthy.log
     ):
         return Transient(f"ffmpeg fails on a healthy file too (status {healthy.status}): {line}")
     reference = find_packaged_ffmpeg()
@@ -104,12 +104,14 @@ def run_on_known_good_file(command: Sequence[str]) -> ProcessResult:
         try:
             done = subprocess.run(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                text=True, errors="replace", timeout=TEST_RUN_TIMEOUT, check=False,
+                text=True, errors="replace", timeout=FFMPEG_TEST_RUN_TIMEOUT, check=False,
             )  # fmt: skip
         except OSError as error:
-            raise start_error(error) from error
+            raise ffmpeg_start_error(error) from error
         except subprocess.TimeoutExpired:
-            raise Transient(f"ffmpeg needs more than {TEST_RUN_TIMEOUT} s for a healthy file") from None
+            raise Transient(
+                f"ffmpeg needs more than {FFMPEG_TEST_RUN_TIMEOUT} s for a healthy file"
+            ) from None
     return ProcessResult(done.returncode, done.stderr.splitlines())
 
 
@@ -185,7 +187,7 @@ def _no_decoder(tool: str, codec: str) -> Exception:
 
 def _memory_left() -> bool:
     try:
-        mmap.mmap(-1, PLENTY_OF_MEMORY).close()
+        mmap.mmap(-1, MEMORY_PROBE_BYTES).close()
     except OSError as error:
         if error.errno != errno.ENOMEM:
             raise

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pipelines.errors import Transient
-from pipelines.media.ffmpeg_failure import ProcessResult, diagnose_ffmpeg_failure, start_error
+from pipelines.media.ffmpeg_failure import ProcessResult, diagnose_ffmpeg_failure, ffmpeg_start_error
 from pipelines.media.ffmpeg_tool import find_ffmpeg
 from storage.errors import StoreError
 
 if TYPE_CHECKING:
-    from pipelines.media.filters import FilterStream, OutputNode
+    from pipelines.media.filters import FfmpegOutputNode, FilterStream
     from pipelines.media.probe_schema import Probe
 
 INPUT_FORMATS = (
@@ -43,7 +43,7 @@ INPUT_OPTIONS = {
 }
 
 
-class CopyableFile(Protocol):
+class SupportsCopyToPath(Protocol):
     """A member of a shard that is too large to hold (`storage.shards.LazyMember`)."""
 
     def copy_to(self, path: Path) -> None: ...
@@ -64,14 +64,14 @@ def packaged_ffmpeg_reason() -> str:
     return find_ffmpeg().instead
 
 
-def run_ffmpeg(output: OutputNode, timeout: float) -> tuple[bytes, str]:
+def run_ffmpeg(output: FfmpegOutputNode, timeout: float) -> tuple[bytes, str]:
     """Run an ffmpeg-python output node -> all it wrote to its pipe, and its log."""
-    with FfmpegPipe(output, timeout) as pipe:
+    with FfmpegOutputPipe(output, timeout) as pipe:
         data = pipe.read()
     return data, "\n".join(pipe.read_log_lines())
 
 
-class FfmpegPipe:
+class FfmpegOutputPipe:
     """A running ffmpeg whose output is read as it comes.
 
     timeout: seconds that may be spent waiting for it, all together; what the reader does between two reads
@@ -79,7 +79,7 @@ class FfmpegPipe:
     it) where it is late.
     """
 
-    def __init__(self, output: OutputNode, timeout: float):
+    def __init__(self, output: FfmpegOutputNode, timeout: float):
         import ffmpeg
 
         # repeat: else equal lines become one, unless another thread's comes between: not the same in each run
@@ -93,14 +93,14 @@ class FfmpegPipe:
         self._log_read = 0
         self._tail: deque[str] = deque(maxlen=LOG_TAIL_LINES)
 
-    def __enter__(self) -> FfmpegPipe:
+    def __enter__(self) -> FfmpegOutputPipe:
         try:
             self._errors = tempfile.TemporaryFile()
             self._process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0
             )
         except OSError as error:
-            raise start_error(error) from error
+            raise ffmpeg_start_error(error) from error
         assert self._process.stdout is not None
         self._out = self._process.stdout.fileno()
         os.set_blocking(self._out, False)
@@ -190,7 +190,7 @@ def ffmpeg_input_name(path: Path) -> str:
     return str(path.absolute())
 
 
-def shift_times_to_zero(stream: FilterStream, setter: str, probed: Probe) -> FilterStream:
+def shift_times_to_file_start(stream: FilterStream, setter: str, probed: Probe) -> FilterStream:
     """An ffmpeg-python stream read with copyts, its times counted from the file's start (setpts, asetpts).
 
     ffmpeg's own start_at_zero counts each stream of a transport stream from its own start when it reads them
@@ -207,7 +207,7 @@ def ffmpeg_timeout(seconds: float) -> float:
 
 
 @contextmanager
-def open_as_file(video: bytes | Path | CopyableFile) -> Iterator[Path]:
+def open_as_local_file(video: bytes | Path | SupportsCopyToPath) -> Iterator[Path]:
     """A recording as a local file for ffmpeg, which must seek in it; a copy goes with the with-block."""
     if isinstance(video, Path):
         yield video

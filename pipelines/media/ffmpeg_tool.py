@@ -23,19 +23,19 @@ from storage.content_cache import cache_folder
 
 MIN_FFMPEG_VERSION = (5, 1)
 """The first version with -fps_mode; builds that state no number are tried with it."""
-REQUIRED_FILTERS = (
+REQUIRED_FFMPEG_FILTERS = (
     "aformat", "aresample", "asetpts", "ashowinfo", "bwdif", "crop", "format", "scale", "scdet", "select",
     "setparams", "setpts", "showinfo", "trim", "zscale",
 )  # fmt: skip
 """All that `media` uses; zscale is there only in builds with libzimg."""
-REQUIRED_DECODERS = (
+REQUIRED_FFMPEG_DECODERS = (
     "aac", "ac3", "eac3", "flac", "h264", "hevc", "mjpeg", "mp3", "mpeg2video", "mpeg4", "opus", "vorbis",
     "vp8", "vp9",
 )  # fmt: skip
 """What recordings usually hold; some distributions build without those that are under patents."""
-INSPECT_TIMEOUT = 20
+FFMPEG_CHECK_TIMEOUT = 20
 """After so long without an answer about itself, a tool counts as one that does not run."""
-MACHINE_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ETXTBSY)
+MACHINE_FAULT_ERRNOS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ETXTBSY)
 """Reasons why no process can be started that say nothing about the tool."""
 
 
@@ -52,7 +52,7 @@ def find_ffmpeg() -> FfmpegTool:
     """The ffmpeg that is used. UserError, which says what each lacks, if there is none."""
     problems: list[str] = []
     if on_path := shutil.which("ffmpeg"):
-        version, problem = _known(on_path, REQUIRED_DECODERS)
+        version, problem = _known(on_path, REQUIRED_FFMPEG_DECODERS)
         if not problem:
             return FfmpegTool(on_path, version)
         problems.append(f"{on_path} {problem}")
@@ -94,7 +94,8 @@ def _known(path: str, decoders: Sequence[str] = ()) -> tuple[str, str]:
 
 def _cache() -> FileFactCache:
     return FileFactCache(
-        cache_folder() / "tools.json", hash_json(MIN_FFMPEG_VERSION, REQUIRED_FILTERS, REQUIRED_DECODERS)
+        cache_folder() / "tools.json",
+        hash_json(MIN_FFMPEG_VERSION, REQUIRED_FFMPEG_FILTERS, REQUIRED_FFMPEG_DECODERS),
     )
 
 
@@ -136,11 +137,11 @@ def inspect_ffmpeg(path: str, decoders: Sequence[str] = ()) -> tuple[str, str]:
     try:
         banner, listed = _query(path, ["-filters", *["-decoders"] * bool(decoders)])
     except OSError as error:
-        if error.errno in MACHINE_ERRORS:
+        if error.errno in MACHINE_FAULT_ERRNOS:
             raise Transient(f"{path} cannot be started: {error.strerror}") from error
         return "", f"does not run ({error.strerror})"
     except subprocess.TimeoutExpired:
-        return "", f"does not run (no answer to -filters in {INSPECT_TIMEOUT} s)"
+        return "", f"does not run (no answer to -filters in {FFMPEG_CHECK_TIMEOUT} s)"
     version = next((line for line in banner.splitlines() if line.startswith("ffmpeg version ")), "")
     if not version:
         return "", "does not run (it states no version)"
@@ -148,7 +149,7 @@ def inspect_ffmpeg(path: str, decoders: Sequence[str] = ()) -> tuple[str, str]:
     number = parse_release_number(name)
     if number is not None and number < MIN_FFMPEG_VERSION:
         return version, f"is ffmpeg {name}, expected {'.'.join(map(str, MIN_FFMPEG_VERSION))} or newer"
-    missing = [f"filter {one}" for one in REQUIRED_FILTERS if one not in listed[0]]
+    missing = [f"filter {one}" for one in REQUIRED_FFMPEG_FILTERS if one not in listed[0]]
     missing += [f"decoder {one}" for one in decoders if one not in listed[1]]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -176,7 +177,7 @@ def _query(path: str, questions: Sequence[str]) -> tuple[str, list[set[str]]]:
                     stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 )
             )  # fmt: skip
-        answers = [process.communicate(timeout=INSPECT_TIMEOUT) for process in running]
+        answers = [process.communicate(timeout=FFMPEG_CHECK_TIMEOUT) for process in running]
     finally:
         for process in running:
             process.kill()
@@ -193,9 +194,11 @@ def _missing_option(path: str) -> str:
         "-vf", "showinfo=checksum=0", "-fps_mode", "passthrough", "-f", "null", "-",
     ]  # fmt: skip
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=INSPECT_TIMEOUT)
+        done = subprocess.run(
+            argv, capture_output=True, text=True, errors="replace", timeout=FFMPEG_CHECK_TIMEOUT
+        )
     except subprocess.TimeoutExpired:
-        return f"needs more than {INSPECT_TIMEOUT} s for a frame"
+        return f"needs more than {FFMPEG_CHECK_TIMEOUT} s for a frame"
     return (
         ""
         if done.returncode == 0

@@ -13,9 +13,9 @@ class FilterStream(Protocol):
         ...
 
 
-class OutputNode(Protocol):
+class FfmpegOutputNode(Protocol):
     """What a filter graph is written to."""
 
-    def global_args(self, *args: str) -> OutputNode:
+    def global_args(self, *args: str) -> FfmpegOutputNode:
         """With further options of the command line."""
         ...

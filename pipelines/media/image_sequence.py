@@ -12,7 +12,7 @@ import numpy as np
 
 from pipelines.errors import Rejected
 from pipelines.media.clock import FPS
-from pipelines.media.container import check_frame_size
+from pipelines.media.container import reject_too_large_frames
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -78,5 +78,5 @@ def _codec_and_size(image: InputContainer) -> str:
     stream, name = image.streams.video[0], Path(image.name).name
     if not stream.width:
         raise Rejected("undecodable", f"{name} is not an image")
-    check_frame_size(stream.width, stream.height, name)
+    reject_too_large_frames(stream.width, stream.height, name)
     return f"{stream.codec_context.name} {stream.width}x{stream.height}"

@@ -16,7 +16,7 @@ PROGRESSIVE_CODECS = ("vp8", "vp9", "av1", "theora", "gif")
 """Codecs of video without fields."""
 HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 """profile_idc of H.264 whose parameter sets begin with the format of colours (ITU-T H.264, 7.3.2.1.1)."""
-START_CODE = re.compile(b"\x00\x00\x01")
+H264_START_CODE_PATTERN = re.compile(b"\x00\x00\x01")
 
 
 def may_be_interlaced(context: VideoCodecContext) -> bool:
@@ -30,7 +30,7 @@ def may_be_interlaced(context: VideoCodecContext) -> bool:
 def extract_h264_sps(extradata: bytes) -> list[bytes]:
     """The sequence parameter sets of H.264, as mp4 and Matroska keep them (avcC) or with start codes."""
     if extradata[:1] != b"\x01":
-        return [unit for unit in START_CODE.split(extradata) if unit and unit[0] & 31 == 7]
+        return [unit for unit in H264_START_CODE_PATTERN.split(extradata) if unit and unit[0] & 31 == 7]
     sets, at = [], 6
     for _ in range(extradata[5] & 31 if len(extradata) > 5 else 0):
         length = int.from_bytes(extradata[at : at + 2])

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-REPEATABLE_OPTIONS = {"x264-params": "mbtree=0"}
+DETERMINISTIC_X264_OPTIONS = {"x264-params": "mbtree=0"}
 """With macroblock trees on, x264 gave 6 different files in 40 trials on one 66 px clip, on one thread."""
 SOUND_BIT_RATE = 96_000
 AAC_BLOCK_SAMPLES = 1024
@@ -36,7 +36,7 @@ def encode_mp4(
     out, images = io.BytesIO(), iter(frames)
     first = next(images)
     with av.open(out, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        options = {"crf": str(crf), "preset": preset, "threads": "1", **REPEATABLE_OPTIONS}
+        options = {"crf": str(crf), "preset": preset, "threads": "1", **DETERMINISTIC_X264_OPTIONS}
         video = container.add_stream("libx264", rate=fps, options=options)
         video.height, video.width = first.shape[:2]
         video.pix_fmt = "yuv420p"

@@ -15,12 +15,12 @@ from pipelines.media.ffmpeg_process import (
     ffmpeg_input_name,
     ffmpeg_timeout,
     run_ffmpeg,
-    shift_times_to_zero,
+    shift_times_to_file_start,
 )
-from pipelines.media.timed_sound import MAX_TIME_SLIP, decode_timed_blocks
+from pipelines.media.timed_sound import SOUND_TIMESTAMP_TOLERANCE_SECONDS, decode_timed_sound_blocks
 
 if TYPE_CHECKING:
-    from pipelines.media.filters import FilterStream, OutputNode
+    from pipelines.media.filters import FfmpegOutputNode, FilterStream
     from pipelines.media.probe_schema import Probe
 
 DECODE_PREROLL_SECONDS = 1
@@ -51,13 +51,13 @@ def read_sound(path: Path, probed: Probe, start: int, stop: int) -> np.ndarray:
     skipped = round((begin - read_from) * SOUND_RATE)  # below 0 where a part begins between two ticks
     sound = np.frombuffer(data, "<f4")[max(0, skipped) :]
     sound = np.concatenate([np.zeros(max(0, -skipped), np.float32), sound])
-    rest = slice(len(sound) + round(MAX_TIME_SLIP * SOUND_RATE), samples)
+    rest = slice(len(sound) + round(SOUND_TIMESTAMP_TOLERANCE_SECONDS * SOUND_RATE), samples)
     if rest.start < samples and (placed := _place_by_stamps(path, probed, begin, samples))[rest].any():
         return placed  # a damaged stamp, later than the span, ended ffmpeg's reading
     return fit_sound_length(sound, samples)
 
 
-def _resample_output(path: Path, probed: Probe, read_from: int, end: float) -> OutputNode:
+def _resample_output(path: Path, probed: Probe, read_from: int, end: float) -> FfmpegOutputNode:
     """The ffmpeg-python output node of the sound from a whole second on; the log tells of every frame."""
     import ffmpeg
 
@@ -65,7 +65,7 @@ def _resample_output(path: Path, probed: Probe, read_from: int, end: float) -> O
     if read_from:
         reading["ss"] = str(read_from)
     sound = ffmpeg.input(ffmpeg_input_name(path), copyts=None, **reading)[str(probed["audio_index"])]
-    stream = shift_times_to_zero(cast("FilterStream", sound), "asetpts", probed).filter("ashowinfo")
+    stream = shift_times_to_file_start(cast("FilterStream", sound), "asetpts", probed).filter("ashowinfo")
     # fills a late start with silence; first_pts counts samples of the input
     stream = stream.filter(
         "aresample",
@@ -87,14 +87,14 @@ def _is_steady(log: str, rate: int, read_from: int) -> bool:
         return not read_from
     end = begin = next((int(pts) for pts, *_ in frames if pts != "NOPTS"), 0)
     for pts, *_, count in frames:
-        if pts != "NOPTS" and abs(int(pts) - end) > MAX_TIME_SLIP * rate:
+        if pts != "NOPTS" and abs(int(pts) - end) > SOUND_TIMESTAMP_TOLERANCE_SECONDS * rate:
             return False
         end += int(count)
     forms = {tuple(form) for _, *form, _ in frames}
     return (
         {int(own) for *_, own in forms} == {rate}
         and len(forms) == 1
-        and (not read_from or begin <= (read_from + MAX_TIME_SLIP) * rate)
+        and (not read_from or begin <= (read_from + SOUND_TIMESTAMP_TOLERANCE_SECONDS) * rate)
     )
 
 
@@ -103,7 +103,9 @@ def _place_by_stamps(path: Path, probed: Probe, begin: float, samples: int) -> n
     read_from, first = max(0, math.floor(begin) - DECODE_PREROLL_SECONDS), round(begin * SOUND_RATE)
     sound, free = np.zeros(samples, np.float32), np.ones(samples, bool)
     after = 0
-    for at, block in decode_timed_blocks(path, probed, SOUND_RATE, "mono", read_from, "rematrix_maxval=1"):
+    for at, block in decode_timed_sound_blocks(
+        path, probed, SOUND_RATE, "mono", read_from, "rematrix_maxval=1"
+    ):
         if at >= first + samples:
             after += block.shape[1]
             if after > MAX_SECONDS_AFTER_SPAN * SOUND_RATE:

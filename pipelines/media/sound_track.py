@@ -18,12 +18,12 @@ from pipelines.media.clock import nearest_frames
 from pipelines.media.container import demux_packets, find_sound_stream, open_container, stream_time_base
 from pipelines.media.ffmpeg_failure import is_disk_error
 from pipelines.media.timed_sound import (
-    MAX_SILENCE_SECONDS,
+    MAX_SOUND_AFTER_PICTURE_SECONDS,
     assemble_sound_blocks,
     audio_frame_format,
     container_start_seconds,
-    decode_sound,
-    decode_timed_blocks,
+    decode_timed_sound_blocks,
+    decode_timed_sound_frames,
 )
 
 if TYPE_CHECKING:
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 
     from pipelines.media.probe_schema import Probe
 
-COPIED_CODECS = ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")
+COPIED_SOUND_CODECS = ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")
 """Sound that players expect in mp4; any other is encoded as AAC."""
 AAC_SAMPLE_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 AAC_BIT_RATE = 192_000
 TIME_TOLERANCE = 0.002
 """Seconds by which the time of a copied frame may differ: stamps are rounded."""
-IGNORED_EDGE_SECONDS = 0.1
+UNCOMPARED_SOUND_EDGE_SECONDS = 0.1
 """Seconds at both ends of a copy that are not compared: decoders begin and end differently."""
-ENCODED_SOUND_PROBE = cast("Probe", {"audio_index": 0, "start": 0.0})
+ENCODED_AAC_FILE_PROBE = cast("Probe", {"audio_index": 0, "start": 0.0})
 """What is known of a file that was written here."""
 MIN_SAME_LOUDNESS_SHARE = 0.95
 """Share of a copy's frames, at least, that are as loud as they were; decoders make up noise."""
@@ -81,7 +81,7 @@ class Mp4SoundTrack:
             if is_disk_error(error, path):
                 raise
             return f"no sound: its {self.codec} cannot be encoded as AAC: {error.strerror}", None
-        return f"sound encoded as AAC (was {self.codec}{problem})", (file, ENCODED_SOUND_PROBE)
+        return f"sound encoded as AAC (was {self.codec}{problem})", (file, ENCODED_AAC_FILE_PROBE)
 
     def add_to_container(self, output: OutputContainer) -> None:
         """Give an output container a stream for it."""
@@ -91,7 +91,7 @@ class Mp4SoundTrack:
             self._packets = _packets(self._container, probed, output)
             self._next = next(self._packets, None)
 
-    def packets_before(self, second: float) -> Iterator[Packet]:
+    def take_packets_before(self, second: float) -> Iterator[Packet]:
         """The packets, not given out yet, that begin before a second."""
         while self._next is not None:
             assert self._next.dts is not None  # _shift_times
@@ -153,7 +153,7 @@ def measure_sound_frames(path: Path, probed: Probe) -> list[AudioFrameStats]:
                 frame.layout.nb_channels,
                 _level(frame),
             )
-            for second, frame in decode_sound(container, stream, container_start_seconds(probed))
+            for second, frame in decode_timed_sound_frames(container, stream, container_start_seconds(probed))
         ]
 
 
@@ -164,14 +164,14 @@ def _level(frame: AudioFrame) -> float:
     return float(np.abs(frame.to_ndarray().astype(np.float32)).mean())
 
 
-def are_sounds_alike(wanted: Sequence[AudioFrameStats], found: Sequence[AudioFrameStats]) -> bool:
+def is_sound_copy_faithful(wanted: Sequence[AudioFrameStats], found: Sequence[AudioFrameStats]) -> bool:
     """Whether the frames of a copy sound as the original's, at the same times."""
     if not found:
         return False
     inner = [
         one
         for one in wanted
-        if IGNORED_EDGE_SECONDS <= one.second <= wanted[-1].second - IGNORED_EDGE_SECONDS
+        if UNCOMPARED_SOUND_EDGE_SECONDS <= one.second <= wanted[-1].second - UNCOMPARED_SOUND_EDGE_SECONDS
     ]
     seconds = np.array([one.second for one in found])
     begins = np.array([one.second for one in inner])
@@ -195,13 +195,13 @@ def try_sound_stream_copy(
     """Try a copy -> None where it plays as the original does, else why there is none."""
     from av.error import FFmpegError
 
-    if codec not in COPIED_CODECS:
+    if codec not in COPIED_SOUND_CODECS:
         return ""
     if any(one.form != frames[0].form for one in frames):
         return ", which changes on the way"
     try:
         _copy_sound(path, probed, out)
-        if are_sounds_alike(frames, measure_sound_frames(out, ENCODED_SOUND_PROBE)):
+        if is_sound_copy_faithful(frames, measure_sound_frames(out, ENCODED_AAC_FILE_PROBE)):
             return None
     except (FFmpegError, ValueError) as error:
         if is_disk_error(error, path):
@@ -232,7 +232,10 @@ def _encode_sound(path: Path, probed: Probe, frames: Sequence[AudioFrameStats], 
         stream.bit_rate, stream.options = AAC_BIT_RATE, {"flags": "+bitexact"}
         at = 0
         for block in assemble_sound_blocks(
-            decode_timed_blocks(path, probed, rate, layout), channels, picture, MAX_SILENCE_SECONDS * rate
+            decode_timed_sound_blocks(path, probed, rate, layout),
+            channels,
+            picture,
+            MAX_SOUND_AFTER_PICTURE_SECONDS * rate,
         ):
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), "fltp", layout)
             frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)

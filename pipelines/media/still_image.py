@@ -35,14 +35,14 @@ GREY16_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 """Pillow's modes of grey pictures with 16 bits."""
 
 
-class Picture(NamedTuple):
+class DecodedPicture(NamedTuple):
     pixels: np.ndarray
     """(H,W,3) uint8 RGB"""
     notes: list[str]
     """What was done to the file's own pixels, where something was."""
 
 
-def read_picture(path: Path) -> Picture:
+def read_picture(path: Path) -> DecodedPicture:
     """A file that Pillow can read (PNG, JPEG, WebP, TIFF, ...), turned as its EXIF says, or a video of one
     frame; what it is called does not matter. What is transparent becomes white, 16 bits become 8, of several
     frames the first is taken; each is noted. UserError where it is no picture, cut short, or too large.
@@ -58,7 +58,7 @@ def read_picture(path: Path) -> Picture:
     )
 
 
-def read_picture_or_probe(path: Path) -> Picture | Probe:
+def read_picture_or_probe(path: Path) -> DecodedPicture | Probe:
     """A picture as `read_picture` reads it, or what `probe_file` finds in a video. A picture that moves (GIF)
     is a video where ffmpeg reads all of its frames. UserError where it is neither.
 
@@ -72,7 +72,7 @@ def read_picture_or_probe(path: Path) -> Picture | Probe:
 
 
 @lru_cache(maxsize=1)
-def _picture_or_video(path: Path, _size: int, _changed: int) -> Picture | Probe:
+def _picture_or_video(path: Path, _size: int, _changed: int) -> DecodedPicture | Probe:
     picture = _decode(path)
     if picture is None:
         probed = _probe_video(path)
@@ -83,7 +83,7 @@ def _picture_or_video(path: Path, _size: int, _changed: int) -> Picture | Probe:
     return picture
 
 
-def _decode(path: Path) -> Picture | None:
+def _decode(path: Path) -> DecodedPicture | None:
     """The picture that Pillow reads; None where it knows none in the file."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -110,7 +110,7 @@ def _decode(path: Path) -> Picture | None:
         raise UserError(f"{path}: {error.strerror}") from None
     except (OSError, SyntaxError, ValueError, RuntimeError) as error:  # RuntimeError: of AVIF
         raise UserError(f"{path} cannot be decoded: {error}") from error
-    return Picture(np.asarray(_to_rgb(_to_8_bits(upright), notes)), notes)
+    return DecodedPicture(np.asarray(_to_rgb(_to_8_bits(upright), notes)), notes)
 
 
 def _formats() -> list[str]:
@@ -144,14 +144,14 @@ def _probe_video(path: Path) -> Probe:
         raise UserError(error.sentence) from None
 
 
-def _only_frame(path: Path, probed: Probe) -> Picture:
+def _only_frame(path: Path, probed: Probe) -> DecodedPicture:
     """The picture that a video of one frame is."""
     try:
         frames, _ = read_frames(path, probed, (probed["width"], probed["height"]))
     except Rejected as error:
         raise UserError(f"{path}: {error.sentence}") from None
     without = ", without its sound" if probed["audio_rate"] else ""
-    return Picture(frames[0], [f"a video of one frame, taken as a picture{without}"])
+    return DecodedPicture(frames[0], [f"a video of one frame, taken as a picture{without}"])
 
 
 def _too_large(path: Path, found: str) -> UserError:

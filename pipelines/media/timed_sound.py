@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
     from pipelines.media.probe_schema import Probe
 
-MAX_TIME_SLIP = 0.02
+SOUND_TIMESTAMP_TOLERANCE_SECONDS = 0.02
 """Seconds by which a frame may begin off the end of the one before it, since stamps are rounded. More is a
 hole or an overlap."""
-MAX_SILENCE_SECONDS = 10
+MAX_SOUND_AFTER_PICTURE_SECONDS = 10
 """Seconds of silence, at most, between the end of the picture and sound: a stamp beyond is damaged."""
 
 
-def decode_timed_blocks(
+def decode_timed_sound_blocks(
     path: Path, probed: Probe, rate: int, layout: str, from_second: int = 0, mixing: str = ""
 ) -> Iterator[tuple[int, np.ndarray]]:
     """A probed file's sound at `rate` -> (index of the first sample, counted from the file's start; samples
@@ -70,7 +70,7 @@ def assemble_sound_blocks(
             at += block.shape[1]
 
 
-def decode_sound(
+def decode_timed_sound_frames(
     container: InputContainer, stream: AudioStream, zero: Fraction
 ) -> Iterator[tuple[Fraction, AudioFrame]]:
     """Every frame of a sound stream that can be decoded, and the second after `zero` at which it begins.
@@ -108,7 +108,7 @@ def _frames(path: Path, probed: Probe, from_second: int) -> Iterator[tuple[Fract
         if from_second:
             with suppress(FFmpegError):  # it stays where it is, at the start
                 container.seek(math.floor((from_second - 1 + zero) * 1_000_000))
-        frames = decode_sound(container, find_sound_stream(container, probed), zero)
+        frames = decode_timed_sound_frames(container, find_sound_stream(container, probed), zero)
         first = next(frames, None)
         if first is not None and (not from_second or first[0] <= from_second):
             yield first
@@ -165,7 +165,10 @@ class _Stretch:
 
     def continues_with(self, second: Fraction, frame: AudioFrame) -> bool:
         """Whether a frame follows the ones before it."""
-        return audio_frame_format(frame) == self._form and abs(second - self._end) <= MAX_TIME_SLIP
+        return (
+            audio_frame_format(frame) == self._form
+            and abs(second - self._end) <= SOUND_TIMESTAMP_TOLERANCE_SECONDS
+        )
 
     def resample(self, frame: AudioFrame) -> Iterator[tuple[int, np.ndarray]]:
         """What is ready once a frame is there."""

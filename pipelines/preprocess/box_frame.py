@@ -18,36 +18,36 @@ from pipelines import media
 from pipelines.errors import Rejected
 from pipelines.preprocess.boxes import pad_box
 from pipelines.preprocess.clips_config import ClipsConfig
-from pipelines.preprocess.sources.common.source_tracks import box_in_pixels, box_iou
+from pipelines.preprocess.sources.common.source_tracks import box_iou, scale_track_box
 from pipelines.preprocess.tracks import track_tick_range
 
 if TYPE_CHECKING:
     from pipelines.media.probe_schema import Probe
-    from pipelines.preprocess.sources.common.rows import SourceTrack
+    from pipelines.preprocess.sources.common.rows import AnnotatedFaceTrack
 
 FrameSize = tuple[int, int]
 
 COMMON_FRAME_HEIGHTS = (360, 480, 720, 1080, 1440, 2160)
 """Of frames of 16:9, into which a recording of another shape is fitted."""
-OUTSIDE_TOLERANCE = 0.01
+BOX_OUTSIDE_FRAME_TOLERANCE = 0.01
 """Share of the frame by which a box may leave it all the same."""
 MAX_FACE_SEARCH_FRAMES = 8
 """Frames, at most, in which a face is looked for."""
 FACE_GROWTH = 0.35
 """Growth of a detected face on each side, in sides of it, to what boxes of sources hold."""
-MIN_FACE_BOX_IOU = 0.25
+MIN_FACE_SOURCE_BOX_IOU = 0.25
 """Overlap of such a face and a box from which the box is taken to be about it."""
-MIN_MATCHING_SHARE = 0.5
+MIN_MATCHING_BOX_SHARE = 0.5
 """Share of the frames with a face in which its box must be about one."""
 
 
-def find_tracks_frame(
+def find_box_frame_size(
     path: Path,
     probed: Probe,
-    tracks: Sequence[SourceTrack],
+    tracks: Sequence[AnnotatedFaceTrack],
     settings: ClipsConfig,
     detector: FaceDetector,
-) -> tuple[Sequence[SourceTrack], FrameSize | None]:
+) -> tuple[Sequence[AnnotatedFaceTrack], FrameSize | None]:
     """The tracks with the frame that their boxes are in, and that frame; None where nothing had to be found.
 
     Raises Rejected, another_scale, where the boxes do not fit the copy and no frame is sure.
@@ -63,9 +63,13 @@ def find_tracks_frame(
     if _holds(original, reach):
         frame = original
     else:
-        larger = [] if all(known) else [frame for frame in candidate_frame_sizes(own) if _holds(frame, reach)]
+        larger = (
+            []
+            if all(known)
+            else [frame for frame in candidate_original_resolutions(own) if _holds(frame, reach)]
+        )
         # boxes may leave the right frame too, where a face does
-        frame = best_matching_frame_size(
+        frame = find_frame_size_matching_faces(
             [original, *larger], unscaled, _faces(path, probed, unscaled, settings, detector), own
         )
         if frame is None:
@@ -82,16 +86,20 @@ def find_tracks_frame(
     return [t if t["height"] else {**t, "width": width, "height": height} for t in tracks], frame
 
 
-def candidate_frame_sizes(own: FrameSize) -> list[FrameSize]:
+def candidate_original_resolutions(own: FrameSize) -> list[FrameSize]:
     """The usual frames that are larger than a copy, in its shape, smallest first."""
     long, short = max(own), min(own)
     zooms = [min(lines * 16 / 9 / long, lines / short) for lines in COMMON_FRAME_HEIGHTS]
-    return [(round(own[0] * zoom), round(own[1] * zoom)) for zoom in zooms if zoom > 1 + OUTSIDE_TOLERANCE]
+    return [
+        (round(own[0] * zoom), round(own[1] * zoom))
+        for zoom in zooms
+        if zoom > 1 + BOX_OUTSIDE_FRAME_TOLERANCE
+    ]
 
 
-def best_matching_frame_size(
+def find_frame_size_matching_faces(
     frames: Sequence[FrameSize],
-    tracks: Sequence[SourceTrack],
+    tracks: Sequence[AnnotatedFaceTrack],
     faces: Sequence[tuple[int, np.ndarray]],
     own: FrameSize,
 ) -> FrameSize | None:
@@ -104,12 +112,12 @@ def best_matching_frame_size(
     for frame in frames:
         alike = []
         for number, found in faces:
-            track: SourceTrack = {**tracks[number], "width": frame[0], "height": frame[1]}
-            box = np.array(box_in_pixels(track, *own))
+            track: AnnotatedFaceTrack = {**tracks[number], "width": frame[0], "height": frame[1]}
+            box = np.array(scale_track_box(track, *own))
             alike.append(max(float(box_iou(box, pad_box(face, FACE_GROWTH))) for face in found))
         if (
             alike
-            and np.mean(np.array(alike) >= MIN_FACE_BOX_IOU) >= MIN_MATCHING_SHARE
+            and np.mean(np.array(alike) >= MIN_FACE_SOURCE_BOX_IOU) >= MIN_MATCHING_BOX_SHARE
             and np.mean(alike) > suits
         ):
             best, suits = frame, float(np.mean(alike))
@@ -117,13 +125,13 @@ def best_matching_frame_size(
 
 
 def _holds(frame: FrameSize, reach: np.ndarray) -> bool:
-    return bool((reach <= np.array(frame) * (1 + OUTSIDE_TOLERANCE)).all())
+    return bool((reach <= np.array(frame) * (1 + BOX_OUTSIDE_FRAME_TOLERANCE)).all())
 
 
 def _faces(
     path: Path,
     probed: Probe,
-    tracks: Sequence[SourceTrack],
+    tracks: Sequence[AnnotatedFaceTrack],
     settings: ClipsConfig,
     detector: FaceDetector,
 ) -> list[tuple[int, np.ndarray]]:
@@ -141,7 +149,7 @@ def _faces(
     return found
 
 
-def _sample_ticks(tracks: Sequence[SourceTrack], probed: Probe) -> list[tuple[int, int]]:
+def _sample_ticks(tracks: Sequence[AnnotatedFaceTrack], probed: Probe) -> list[tuple[int, int]]:
     """Number of a track and a tick of it, of LOOKS at most: middles of tracks that the file has, evenly
     chosen, then quarters of them."""
     first, last = media.video_tick_range(probed)

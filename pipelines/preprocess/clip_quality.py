@@ -15,7 +15,7 @@ DETECTOR_BATCH = 32
 """Frames held until the detector is shown them together."""
 
 
-class FrameStats:
+class ClipQualityMeter:
     """Sharpness of a clip's frames, and visibility of its face, measured as the frames pass by.
 
     boxes: of the face, (T,4) in their pixels. detector: is run on each `every`th frame; None = on none.
@@ -49,7 +49,7 @@ class FrameStats:
         of."""
         return float(np.median(self._blurs)) if self._blurs else 0.0
 
-    def visible_share(self) -> float | None:
+    def face_visible_share(self) -> float | None:
         """Share of the frames shown to the detector in which it sees a face; None without a detector."""
         return sum(self._seen) / len(self._seen) if self._seen else None
 

@@ -16,23 +16,23 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
-from models.perception.interfaces import Configurable, FaceDetector, FaceEmbedder
+from models.perception.interfaces import FaceDetector, FaceEmbedder, InferenceConfigurable
 from pipelines import media
-from pipelines.dataset.recording_table import recording_from_inputs
+from pipelines.dataset.recording_table import recording_row_from_inputs
 from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected
 from pipelines.media import FPS
-from pipelines.preprocess.box_frame import find_tracks_frame
-from pipelines.preprocess.clip_quality import FrameStats, audible_share
+from pipelines.preprocess.box_frame import find_box_frame_size
+from pipelines.preprocess.clip_quality import ClipQualityMeter, audible_share
 from pipelines.preprocess.clips_config import ClipsConfig, FrameCodecConfig
-from pipelines.preprocess.keypoints import inference_settings
+from pipelines.preprocess.keypoints import perception_inference_settings
 from pipelines.preprocess.sources.common.files import shorten_name
 from pipelines.preprocess.tracks import (
     DroppedTracks,
     Track,
     convert_source_tracks,
+    cut_frozen_spans_from_tracks,
     detect_tracks,
-    drop_frozen_frames,
     find_scene_cuts,
     track_tick_range,
 )
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pipelines.cluster.runtime import RuntimeConfig
     from pipelines.dataset.recording_table import Recording
     from pipelines.media.probe_schema import Probe
-    from pipelines.preprocess.sources.common.rows import SourceTrack
+    from pipelines.preprocess.sources.common.rows import AnnotatedFaceTrack
 
 
 def cut_clips(
@@ -53,21 +53,23 @@ def cut_clips(
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """A row of recordings and its download -> clips, one at a time: frames, sound, boxes, crop, clip."""
-    row, raw = recording_from_inputs(inputs), inputs["download"][0]
+    row, raw = recording_row_from_inputs(inputs), inputs["download"][0]
     settings, probed = config, raw["probe"]
     detector = cast("FaceDetector", nets.get(settings.detector))  # boxes of a source may need none
-    if isinstance(detector, Configurable):
-        detector.configure_inference(inference_settings(runtime, "float32"))
-    with media.open_as_file(raw["video"]) as path:
+    if isinstance(detector, InferenceConfigurable):
+        detector.configure_inference(perception_inference_settings(runtime, "float32"))
+    with media.open_as_local_file(raw["video"]) as path:
         dropped, frame = DroppedTracks(), None
         if len(row["tracks"]):
-            given, frame = find_tracks_frame(path, probed, row["tracks"], settings, detector)
+            given, frame = find_box_frame_size(path, probed, row["tracks"], settings, detector)
             cuts = _cuts_in_source_tracks(path, probed, given, settings)
             tracks = convert_source_tracks(given, probed, settings, dropped, cuts)
         else:
             embedder = cast("FaceEmbedder | None", nets.get(settings.identity))
             tracks = detect_tracks(path, probed, settings, detector, embedder, row.get("span", ()))
-        usable = _crop_tracks(drop_frozen_frames(tracks, probed, dropped), probed, settings, dropped)
+        usable = _crop_tracks(
+            cut_frozen_spans_from_tracks(tracks, probed, dropped), probed, settings, dropped
+        )
         source = _ClipSource(path, probed, row, settings, detector, frame)
         yield from _gate_clips(source, usable, dropped)
 
@@ -83,7 +85,7 @@ class _ClipSource(NamedTuple):
 
 
 def _cuts_in_source_tracks(
-    path: Path, probed: Probe, tracks: Sequence[SourceTrack], settings: ClipsConfig
+    path: Path, probed: Probe, tracks: Sequence[AnnotatedFaceTrack], settings: ClipsConfig
 ) -> list[int]:
     """Scene cuts inside the source's tracks, where they are asked for; each second is decoded once."""
     if settings.scene_cuts != "all":
@@ -122,7 +124,7 @@ def _crop_tracks(
             used.add((track.start, track.stop, track.face))
             crops.append((track, crop))
     if not crops:
-        dropped.raise_rejected()
+        dropped.reject_recording()
     return crops
 
 
@@ -234,7 +236,7 @@ def _gate_clips(
         waiting["clip"]["dropped"] = dropped.count_by_code()
         yield waiting
     if not any_left:
-        dropped.raise_rejected()
+        dropped.reject_recording()
 
 
 def _clip(source: _ClipSource, track: Track, crop: np.ndarray, dropped: DroppedTracks) -> Sample | None:
@@ -246,7 +248,7 @@ def _clip(source: _ClipSource, track: Track, crop: np.ndarray, dropped: DroppedT
         share = f"{audible:.0%} of the frames have sound, fewer than clips.min_audible {settings.min_audible}"
         dropped.add(track.frame_count, Rejected("silent", share))
         return None
-    stats = FrameStats(
+    stats = ClipQualityMeter(
         (track.boxes - np.tile(crop[:2], 2)) * np.tile(settings.size / (crop[2:] - crop[:2]), 2),
         detector if track.detected is None and settings.min_visible else None,
         settings.detect_every,
@@ -258,7 +260,7 @@ def _clip(source: _ClipSource, track: Track, crop: np.ndarray, dropped: DroppedT
         variance = f"the face's Laplacian varies by {sharp:.1f}, less than clips.min_sharpness"
         dropped.add(track.frame_count, Rejected("blurred", f"{variance} {settings.min_sharpness}"))
         return None
-    visible = stats.visible_share() if track.detected is None else track.detected
+    visible = stats.face_visible_share() if track.detected is None else track.detected
     if visible is not None and visible < settings.min_visible:
         share = f"{detector.name} sees the face in {visible:.0%} of the frames"
         reason = Rejected("not_visible", f"{share}, clips.min_visible is {settings.min_visible}")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 from msgspec import Struct
 
 from pipelines import media
-from pipelines.dataset.recording_table import recording_from_inputs
+from pipelines.dataset.recording_table import recording_row_from_inputs
 from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected, Transient
 from storage.shards import Sample
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pipelines.media.probe_schema import Probe
     from pipelines.preprocess.fetch.request import VideoDownloadRequest
 
-MIN_H264_HEIGHT = 720
+MIN_PREFERRED_H264_HEIGHT = 720
 
 
 class DownloadConfig(Struct, frozen=True, kw_only=True):
@@ -73,14 +73,14 @@ def download_or_render(
     probe: what `media.probe_file` finds, and sha256 of the bytes, transport (synthetic, local, mirror, http,
     ytdlp), offset (seconds of the recording at which the file starts), origin (which of a site's versions).
     """
-    row = recording_from_inputs(inputs)
+    row = recording_row_from_inputs(inputs)
     if row["source"] != "synthetic":
         yield from download_video(inputs, config, nets, runtime)
         return
-    from pipelines.preprocess.sources.synthetic import render_recording
+    from pipelines.preprocess.sources.synthetic import render_synthetic_recording
 
-    video, truth = render_recording(row, cast("MorphableModel", nets["analytic_head"]))
-    with media.open_as_file(video) as path:
+    video, truth = render_synthetic_recording(row, cast("MorphableModel", nets["analytic_head"]))
+    with media.open_as_local_file(video) as path:
         yield _sample(row, video, _FileCheck(row, config)(path), "synthetic", truth=truth)
 
 
@@ -91,13 +91,13 @@ def download_video(
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """The same for sources that render nothing: a change of the renderer must not fetch a corpus again."""
-    row = recording_from_inputs(inputs)
+    row = recording_row_from_inputs(inputs)
     check = _FileCheck(row, config)
     if row["source"] == "celebv":  # a folder of pictures becomes one file
         from pipelines.preprocess.sources.celebv import recording_images_to_video
 
         video = recording_images_to_video(row)
-        with media.open_as_file(video) as path:
+        with media.open_as_local_file(video) as path:
             yield _sample(row, video, check(path), "local")
         return
     if row["uri"].startswith("/"):
@@ -120,9 +120,9 @@ def convert_picture_to_video(
     """The same for still pictures, each of which becomes a video of one frame."""
     from pipelines.preprocess.sources.pictures import recording_images_to_video
 
-    row = recording_from_inputs(inputs)
+    row = recording_row_from_inputs(inputs)
     video = recording_images_to_video(row)
-    with media.open_as_file(video) as path:
+    with media.open_as_local_file(video) as path:
         yield _sample(row, video, _FileCheck(row, config)(path), "local")
 
 
@@ -207,7 +207,7 @@ def ytdlp_formats(config: DownloadConfig) -> str:
     choices = [f"bv*{low}+ba", f"b{low}", f"bv*{low}", "wv*+wa", "w"]
     if config.codec == "h264":
         # not at any price: a site's only H.264 may be its 360 line version, too small for faces of 256 pixels
-        large = f"[vcodec^=avc1]{low}[height>=?{min(MIN_H264_HEIGHT, config.max_height)}]"
+        large = f"[vcodec^=avc1]{low}[height>=?{min(MIN_PREFERRED_H264_HEIGHT, config.max_height)}]"
         choices = [f"bv*{large}+ba[ext=m4a]", f"b{large}", *choices]
     return "/".join(choices)
 

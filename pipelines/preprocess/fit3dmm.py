@@ -20,24 +20,24 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast
 import numpy as np
 from msgspec import Struct
 
-from models.perception.interfaces import Configurable
+from models.perception.interfaces import InferenceConfigurable
 from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected, UserError
-from pipelines.preprocess.keypoints import inference_settings
+from pipelines.preprocess.keypoints import perception_inference_settings
 from storage.shards import Sample
 
 if TYPE_CHECKING:
     from models.perception.head.landmark_fit import FaceFit
     from models.perception.head.morphable import MorphableModel
-    from models.perception.head.resnet import MorphableModelRegressor, ShapePrediction
+    from models.perception.head.resnet import MorphableModelPrediction, MorphableModelRegressor
     from pipelines.cluster.runtime import RuntimeConfig
 
-    Fitter = Callable[[np.ndarray, "np.ndarray | None"], tuple[FaceFit, "ShapePrediction | None"]]
+    Fitter = Callable[[np.ndarray, "np.ndarray | None"], tuple[FaceFit, "MorphableModelPrediction | None"]]
     Measure = Callable[[FaceFit, np.ndarray], np.ndarray]
 
 NET_MORPHABLE_MODELS = {"deca": "flame", "deep3d": "bfm_deep3d"}
 """Backends that are nets -> the model whose coefficients they give."""
-NET_OUTPUT_SIZES = {"deca": 236, "deep3d": 257}
+FIT_NET_OUTPUT_SIZES = {"deca": 236, "deep3d": 257}
 FIT_FIELDS = (
     "id_coeffs",
     "exp_coeffs",
@@ -166,8 +166,8 @@ def fit_clips(
     """
     settings = config
     net = nets[settings.backend] if settings.backend in NET_MORPHABLE_MODELS else None
-    if isinstance(net, Configurable):
-        net.configure_inference(inference_settings(runtime, settings.dtype))
+    if isinstance(net, InferenceConfigurable):
+        net.configure_inference(perception_inference_settings(runtime, settings.dtype))
     model = cast("MorphableModel", nets[settings.model])
     fitter, measure = _make_fitter(settings, model, cast("MorphableModelRegressor | None", net))
     clips = iter(inputs["clips"]) if net is not None else None
@@ -227,7 +227,7 @@ def _make_fitter(
 
 def _by_net(
     net: MorphableModelRegressor, points: np.ndarray, frames: np.ndarray | None
-) -> tuple[FaceFit, ShapePrediction]:
+) -> tuple[FaceFit, MorphableModelPrediction]:
     if frames is None:
         raise ValueError(f"{net.name} reads frames")
     reading = net.predict(frames, points)
@@ -283,11 +283,11 @@ def _smooth(fit: FaceFit, trusted: np.ndarray, settings: Fit3dmmConfig) -> FaceF
     """Frames that are not among `trusted` are already bridged, and lend no weight."""
     if settings.smooth == "none":
         return fit
-    from models.perception.head.smoothing import gaussian_smooth, one_euro_filter
+    from models.perception.head.smoothing import gaussian_smooth_face_fit, one_euro_filter
 
     if settings.smooth == "one_euro":
         return one_euro_filter(fit, settings.smooth_cutoff, settings.smooth_beta)
-    return gaussian_smooth(fit, settings.smooth_sigma, np.isin(np.arange(len(fit.scale)), trusted))
+    return gaussian_smooth_face_fit(fit, settings.smooth_sigma, np.isin(np.arange(len(fit.scale)), trusted))
 
 
 def fill_short_mask_gaps(good: np.ndarray, max_gap: int) -> np.ndarray:
@@ -324,12 +324,12 @@ def _sample(key: str, fit: FaceFit, valid: np.ndarray, settings: Fit3dmmConfig) 
 
 
 def _net_fields(
-    reading: ShapePrediction | None, seen: np.ndarray, count: int, settings: Fit3dmmConfig
+    reading: MorphableModelPrediction | None, seen: np.ndarray, count: int, settings: Fit3dmmConfig
 ) -> Sample:
     """All that a net said, a row a frame; NaN where it saw no face."""
     if settings.backend not in NET_MORPHABLE_MODELS:
         return {}
-    code = np.full((count, NET_OUTPUT_SIZES[settings.backend]), np.nan, np.float32)
+    code = np.full((count, FIT_NET_OUTPUT_SIZES[settings.backend]), np.nan, np.float32)
     crop = np.full((count, 4), np.nan, np.float32)
     if reading is not None:
         code[seen], crop[seen] = reading.code, reading.crop

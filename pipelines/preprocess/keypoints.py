@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import Struct
 
 from models.perception.head.hull import hull_area
-from models.perception.interfaces import Configurable, FaceDetector, InferenceSettings, Landmarker
+from models.perception.interfaces import FaceDetector, InferenceConfigurable, InferenceSettings, Landmarker
 from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected
 from storage.shards import Sample
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipelines.cluster.runtime import RuntimeConfig
 
 EXISTING_CLIP_BOXES = "clip"
-EXTRA_LANDMARKER_FIELDS = {
+EXTRA_LANDMARKER_OUTPUT_FIELDS = {
     "fan2d": ("confidence",),
     "fan2d_flip": ("confidence",),
     "fan25d": ("confidence",),
@@ -73,7 +73,7 @@ class KeypointsConfig(Struct, frozen=True, kw_only=True):
 
     @property
     def writes(self) -> tuple[str, ...]:
-        return ("landmarks", "score", "face_box", *EXTRA_LANDMARKER_FIELDS.get(self.landmarker, ()))
+        return ("landmarks", "score", "face_box", *EXTRA_LANDMARKER_OUTPUT_FIELDS.get(self.landmarker, ()))
 
 
 def find_keypoints(
@@ -87,8 +87,8 @@ def find_keypoints(
     detector = None if config.detector == EXISTING_CLIP_BOXES else cast("FaceDetector", nets[config.detector])
     landmarker = cast("Landmarker", nets[config.landmarker])
     for net in (detector, landmarker):
-        if isinstance(net, Configurable):
-            net.configure_inference(inference_settings(runtime, config.dtype))
+        if isinstance(net, InferenceConfigurable):
+            net.configure_inference(perception_inference_settings(runtime, config.dtype))
     clips = seen = 0
     for clip in inputs["clips"]:
         sample = _keypoints(clip, config, detector, landmarker)
@@ -99,7 +99,7 @@ def find_keypoints(
         raise Rejected("no_landmarks", f"{name} sees no face in any of the {clips} clips")
 
 
-def inference_settings(runtime: RuntimeConfig, dtype: str) -> InferenceSettings:
+def perception_inference_settings(runtime: RuntimeConfig, dtype: str) -> InferenceSettings:
     """Where and how this run wants its nets in torch: on the GPU if its workers are given a share of one."""
     return InferenceSettings(
         device="cuda" if runtime.gpu_share else "cpu",
@@ -125,7 +125,7 @@ def _keypoints(
             name: smooth_landmarks(p, settings.smoothing_sigma) for name, p in placed.items() if p is not None
         }
     if settings.whole_pixels:
-        placed = {name: truncate_coordinates(p) for name, p in placed.items() if p is not None}
+        placed = {name: truncate_to_whole_pixels(p) for name, p in placed.items() if p is not None}
     sample = {
         "__key__": clip["__key__"],
         "score": score,
@@ -230,6 +230,6 @@ def _local_lines(values: np.ndarray, sigma: float) -> np.ndarray:
     return out
 
 
-def truncate_coordinates(points: np.ndarray) -> np.ndarray:
+def truncate_to_whole_pixels(points: np.ndarray) -> np.ndarray:
     """x and y toward 0; depth is kept."""
     return np.concatenate([np.trunc(points[..., :2]), points[..., 2:]], axis=-1)

@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from msgspec import Struct, defstruct, field
 
-from pipelines.dataset.recording_table import Recording, write_tables
+from pipelines.dataset.recording_table import Recording, write_recording_tables
 from pipelines.errors import UserError
-from pipelines.preprocess.sources import SOURCES, Listing, load_source_function, source_settings_class
-from pipelines.preprocess.sources.common.files import InvalidLine, check_id, digest_files
-from pipelines.preprocess.sources.common.rows import ListedRecording, RejectRow, make_reject
-from pipelines.preprocess.sources.common.source_tracks import needed_span, overlapping_tracks
+from pipelines.preprocess.sources import (
+    SOURCES,
+    RecordingListing,
+    load_data_source_function,
+    source_settings_class,
+)
+from pipelines.preprocess.sources.common.files import InvalidLine, check_id, digest_each_file
+from pipelines.preprocess.sources.common.rows import ListedRecording, RejectRow, make_reject_row
+from pipelines.preprocess.sources.common.source_tracks import find_tracks_time_span, overlapping_tracks
 
 if TYPE_CHECKING:
     from pipelines.engine.node import NodeContext
@@ -73,19 +78,19 @@ class DataConfig(SourceSettings, frozen=True, kw_only=True):
 def digest_external_files(config: DataConfig) -> dict[str, str]:
     """What the source reads outside the store -> {name: digest}, for the key of `recordings`."""
     name = config.source
-    found = load_source_function(name, "digest_external_files")
+    found = load_data_source_function(name, "digest_external_files")
     return found(getattr(config, name)) if found else {}
 
 
 def make_recordings_table(ctx: NodeContext) -> None:
     """Whole node: the source's list, completed, checked and sorted, as Parquet tables in ctx.out."""
     data: DataConfig = ctx.config
-    rows, rejects = list_source_recordings(data)
-    notes = find_overlapping_tracks(rows)
-    write_tables(ctx.out, rows, rejects, notes)
+    rows, rejects = list_corpus_recordings(data)
+    notes = list_overlapping_track_rejects(rows)
+    write_recording_tables(ctx.out, rows, rejects, notes)
     identities = {row["identity"]: row["split"] for row in rows}
     lost = f", {len(rejects):,} rows of the source rejected: {rejects[0]['sentence']}" if rejects else ""
-    found = load_source_function(data.source, "describe_skipped_files")
+    found = load_data_source_function(data.source, "describe_skipped_files")
     if found and (skipped := found(getattr(data, data.source))):
         lost += f"; {skipped}"
     lost += f", {len(notes):,} with tracks that overlap in time" if notes else ""
@@ -110,12 +115,14 @@ class RecordingTable(NamedTuple):
     rejects: list[RejectRow]
 
 
-def list_source_recordings(data: DataConfig) -> RecordingTable:
+def list_corpus_recordings(data: DataConfig) -> RecordingTable:
     """The configured source -> complete rows, and rejects."""
-    listed = load_source_function(data.source)(getattr(data, data.source))
-    listing = reject_unsafe_ids(listed if isinstance(listed, Listing) else Listing(listed, []))
+    listed = load_data_source_function(data.source)(getattr(data, data.source))
+    listing = move_unsafe_ids_to_rejects(
+        listed if isinstance(listed, RecordingListing) else RecordingListing(listed, [])
+    )
     listed_rows: list[ListedRecording]
-    listed_rows, rejects = reject_copies(reject_duplicate_ids(listing))
+    listed_rows, rejects = reject_duplicate_files(move_duplicate_ids_to_rejects(listing))
     if not listed_rows:
         raise UserError(
             f"data.NAME.source {data.source} lists no recordings ({len(rejects)} of its rows were rejected"
@@ -129,7 +136,7 @@ def list_source_recordings(data: DataConfig) -> RecordingTable:
     rows: list[Recording] = [
         {
             **row,
-            "span": row.get("span", needed_span(row["tracks"])),
+            "span": row.get("span", find_tracks_time_span(row["tracks"])),
             "source": data.source,
             "bucket": recording_bucket(row["id"], count),
         }
@@ -171,7 +178,7 @@ def hash_fraction(text: str) -> float:
     return int.from_bytes(hashlib.sha256(f"split {text}".encode()).digest()[:6], "big") / 2**48
 
 
-def reject_unsafe_ids(listed: Listing) -> Listing:
+def move_unsafe_ids_to_rejects(listed: RecordingListing) -> RecordingListing:
     """Rows whose id or identity has no place in the key of a clip become rejects."""
     rows: list[ListedRecording] = []
     rejects = list(listed.rejects)
@@ -181,24 +188,24 @@ def reject_unsafe_ids(listed: Listing) -> Listing:
             check_id("identity", row["identity"])
             rows.append(row)
         except InvalidLine as error:
-            rejects.append(make_reject(row["id"], row["uri"], 0, *error.args))
-    return Listing(rows, rejects)
+            rejects.append(make_reject_row(row["id"], row["uri"], 0, *error.args))
+    return RecordingListing(rows, rejects)
 
 
-def reject_duplicate_ids(listed: Listing) -> Listing:
+def move_duplicate_ids_to_rejects(listed: RecordingListing) -> RecordingListing:
     """Rows of an id that stands before become rejects."""
     rows: dict[str, ListedRecording] = {}
     rejects = list(listed.rejects)
     for row in listed.rows:
         if row["id"] in rows:
             sentence = f"id {row['id']} is listed twice; the first is {rows[row['id']]['uri']!r}"
-            rejects.append(make_reject(row["id"], row["uri"], 0, "duplicate_id", sentence))
+            rejects.append(make_reject_row(row["id"], row["uri"], 0, "duplicate_id", sentence))
         else:
             rows[row["id"]] = row
-    return Listing(list(rows.values()), rejects)
+    return RecordingListing(list(rows.values()), rejects)
 
 
-def reject_copies(listed: Listing) -> Listing:
+def reject_duplicate_files(listed: RecordingListing) -> RecordingListing:
     """Rows whose local file holds the same bytes as the file of a row before become rejects.
 
     Only files of equal size are read, once: a mirror may hold terabytes.
@@ -210,19 +217,21 @@ def reject_copies(listed: Listing) -> Listing:
     alike = {uri: id for size, files in sizes.items() if size and len(files) > 1 for uri, id in files.items()}
     first: dict[str, str] = {}
     copies: dict[str, str] = {}
-    for path, digest in digest_files(Path(uri) for uri in alike).items():
+    for path, digest in digest_each_file(Path(uri) for uri in alike).items():
         kept = first.setdefault(digest, str(path))
         if kept != str(path):
             copies[str(path)] = kept
     rejects = [
-        make_reject(row["id"], row["uri"], 0, "duplicate_content",
+        make_reject_row(row["id"], row["uri"], 0, "duplicate_content",
                f"{row['id']} is the same file as {alike[copies[row['uri']]]}, byte for byte")
         for row in listed.rows if row["uri"] in copies
     ]  # fmt: skip
-    return Listing([row for row in listed.rows if row["uri"] not in copies], [*listed.rejects, *rejects])
+    return RecordingListing(
+        [row for row in listed.rows if row["uri"] not in copies], [*listed.rejects, *rejects]
+    )
 
 
-def find_overlapping_tracks(rows: Sequence[Recording]) -> list[RejectRow]:
+def list_overlapping_track_rejects(rows: Sequence[Recording]) -> list[RejectRow]:
     """A note for every recording of which tracks run at the same time, in the columns of rejects."""
     notes = []
     for row in rows:
@@ -231,7 +240,7 @@ def find_overlapping_tracks(rows: Sequence[Recording]) -> list[RejectRow]:
             clock = f"{pairs[0][0]['fps']:g} fps" if pairs[0][0]["fps"] else "its own frames"
             share = f"{len(pairs)} of {len(row['tracks'])} tracks"
             sentence = f"{share} begin before the one before them ends, the first are {ends} at {clock}"
-            notes.append(make_reject(row["id"], row["uri"], 0, "overlapping_tracks", sentence))
+            notes.append(make_reject_row(row["id"], row["uri"], 0, "overlapping_tracks", sentence))
     return notes
 
 

@@ -22,12 +22,12 @@ MEL_COLUMNS_PER_FRAME = 4
 """Mel columns a video frame: 10 ms each, 40 ms a frame."""
 SAMPLES_PER_FRAME = 640
 FPS = 25
-TRANSFORMER_BLOCKS = {"wav2vec2_base": 12, "wav2vec2_large": 24}
+WAV2VEC2_BLOCK_COUNTS = {"wav2vec2_base": 12, "wav2vec2_large": 24}
 MAX_BATCH_FRAMES = 2400
 """Frames of clips whose sound is read before a net runs, 96 s or 6 MB: nets are faster on several clips."""
 
 
-class SpeechConfig(Struct, frozen=True, kw_only=True):
+class SpeechFeaturesConfig(Struct, frozen=True, kw_only=True):
     encoder: Literal["log_mel", "headgan", "wav2vec2_base", "wav2vec2_large"] = "log_mel"
     """log_mel and headgan (the features of HeadGAN's authors, 300 a frame) need no weights. The others want
     `reenact weights import wav2vec2_base FOLDER` (or _large)."""
@@ -63,8 +63,10 @@ class SpeechConfig(Struct, frozen=True, kw_only=True):
             raise ValueError(f"window_ms {self.window_ms}: expected 10 to 32")
         if not 0 <= self.context <= 12:
             raise ValueError(f"context {self.context}: expected 0 to 12")
-        if not -1 <= self.layer <= TRANSFORMER_BLOCKS.get(self.encoder, 24):
-            raise ValueError(f"layer {self.layer}: expected -1 to {TRANSFORMER_BLOCKS.get(self.encoder, 24)}")
+        if not -1 <= self.layer <= WAV2VEC2_BLOCK_COUNTS.get(self.encoder, 24):
+            raise ValueError(
+                f"layer {self.layer}: expected -1 to {WAV2VEC2_BLOCK_COUNTS.get(self.encoder, 24)}"
+            )
         if not 1 <= self.window_seconds <= 60:
             raise ValueError(f"window_seconds {self.window_seconds}: expected 1 to 60")
         if not 0 <= self.overlap_seconds <= self.window_seconds / 4:
@@ -77,7 +79,7 @@ class SpeechConfig(Struct, frozen=True, kw_only=True):
     @property
     def net(self) -> str | None:
         """The encoder's name in models.perception.NETS, if it is a net."""
-        return self.encoder if self.encoder in TRANSFORMER_BLOCKS else None
+        return self.encoder if self.encoder in WAV2VEC2_BLOCK_COUNTS else None
 
     @property
     def size(self) -> int:
@@ -91,21 +93,21 @@ class SpeechConfig(Struct, frozen=True, kw_only=True):
         return "transcripts" if self.transcripts else "none"
 
 
-def digest_external_files(config: SpeechConfig) -> dict[str, str]:
+def digest_external_files(config: SpeechFeaturesConfig) -> dict[str, str]:
     """What the stage reads outside the store, for its key: the digest of the file of transcripts, not its
     place."""
     if config.encoder != "headgan" or not config.transcripts:
         return {}
-    from pipelines.preprocess.sources.common.files import digest_files, find_metadata_file
+    from pipelines.preprocess.sources.common.files import digest_each_file, find_metadata_file
     from pipelines.preprocess.transcripts import TRANSCRIPTS_SETTING
 
     path = find_metadata_file(config.transcripts, TRANSCRIPTS_SETTING)
-    return {"transcripts": digest_files([path])[path]}
+    return {"transcripts": digest_each_file([path])[path]}
 
 
 def encode_speech(
     inputs: Inputs,
-    config: SpeechConfig,
+    config: SpeechFeaturesConfig,
     nets: Mapping[str, object],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
@@ -115,7 +117,7 @@ def encode_speech(
     sound. wav2vec: D = 768 (base) or 1024 (large).
     """
     settings = config
-    if settings.encoder not in TRANSFORMER_BLOCKS:
+    if settings.encoder not in WAV2VEC2_BLOCK_COUNTS:
         features_of = headgan_audio_features if settings.encoder == "headgan" else mel_features
         for clip in inputs["clips"]:
             yield _sample(clip["__key__"], features_of(clip, settings), settings.dtype)
@@ -123,12 +125,12 @@ def encode_speech(
     encoder = cast("SpeechEncoder", nets[settings.encoder])
     encoder.configure_inference(InferenceSettings(device="cuda" if runtime.gpu_share > 0 else "cpu"))
     options = _options(settings)
-    for keys, sounds in batch_sounds(inputs["clips"]):
+    for keys, sounds in batch_clip_sounds(inputs["clips"]):
         for key, features in zip(keys, encoder.encode(sounds, options), strict=True):
             yield _sample(key, features, settings.dtype)
 
 
-def _options(settings: SpeechConfig) -> SpeechEncoderOptions:
+def _options(settings: SpeechFeaturesConfig) -> SpeechEncoderOptions:
     return SpeechEncoderOptions(
         layer=settings.layer,
         align=settings.align,
@@ -137,7 +139,7 @@ def _options(settings: SpeechConfig) -> SpeechEncoderOptions:
     )
 
 
-def batch_sounds(clips: Iterable[Sample]) -> Iterator[tuple[list[str], list[np.ndarray]]]:
+def batch_clip_sounds(clips: Iterable[Sample]) -> Iterator[tuple[list[str], list[np.ndarray]]]:
     """Keys and sounds of clips in order, as many at once as AHEAD frames; each 640 T samples long."""
     keys: list[str] = []
     sounds: list[np.ndarray] = []
@@ -154,10 +156,10 @@ def batch_sounds(clips: Iterable[Sample]) -> Iterator[tuple[list[str], list[np.n
 
 
 def _sample(key: str, features: np.ndarray, dtype: str) -> Sample:
-    return {"__key__": key, "speech": cast_features(features, dtype)}
+    return {"__key__": key, "speech": cast_speech_features(features, dtype)}
 
 
-def cast_features(features: np.ndarray, dtype: str) -> np.ndarray:
+def cast_speech_features(features: np.ndarray, dtype: str) -> np.ndarray:
     """features in the type they are stored in. Raises UserError where float16 cannot hold them."""
     largest = float(np.abs(features).max(initial=0))
     if dtype == "float16" and not largest <= float(np.finfo(np.float16).max):
@@ -165,14 +167,14 @@ def cast_features(features: np.ndarray, dtype: str) -> np.ndarray:
     return features.astype(dtype)
 
 
-def mel_features(clip: Sample, settings: SpeechConfig) -> np.ndarray:
+def mel_features(clip: Sample, settings: SpeechFeaturesConfig) -> np.ndarray:
     return log_mel_features(clip["sound"], clip["clip"]["frames"], settings)
 
 
-def headgan_audio_features(clip: Sample, settings: SpeechConfig) -> np.ndarray:
+def headgan_audio_features(clip: Sample, settings: SpeechFeaturesConfig) -> np.ndarray:
     """(T,300) float32. Sound is what the clip keeps, 16 kHz, where the authors take the recording's rate."""
-    from models.perception.speech.headgan_audio import FEATURE_SIZE, compute_audio_features
-    from pipelines.preprocess.transcripts import read_timed_characters
+    from models.perception.speech.headgan_audio import FEATURE_SIZE, compute_headgan_audio_features
+    from pipelines.preprocess.transcripts import read_character_onsets
 
     about, frames = clip["clip"], clip["clip"]["frames"]
     if not about["has_sound"]:
@@ -180,15 +182,15 @@ def headgan_audio_features(clip: Sample, settings: SpeechConfig) -> np.ndarray:
     tokens = ()
     if settings.transcripts:
         start, seconds = about["start"] / FPS, (frames + 8) / FPS
-        tokens = read_timed_characters(settings.transcripts, about["recording"], start, seconds)
+        tokens = read_character_onsets(settings.transcripts, about["recording"], start, seconds)
     samples = frames * SAMPLES_PER_FRAME
     sound = clip["sound"][:samples]
-    return compute_audio_features(
+    return compute_headgan_audio_features(
         np.pad(sound, (0, samples - len(sound))), frames, tokens, settings.audio_align
     )
 
 
-def log_mel_features(sound: np.ndarray, frames: int, settings: SpeechConfig) -> np.ndarray:
+def log_mel_features(sound: np.ndarray, frames: int, settings: SpeechFeaturesConfig) -> np.ndarray:
     """Log-mel of sound (n,) -> (T,D) float32. Beyond the clip's ends its end frames are repeated."""
     from models.perception.speech.logmel import HOP_LENGTH, SAMPLE_RATE, log_mel
 

@@ -27,16 +27,16 @@ from pipelines.media import FPS
 from pipelines.preprocess.boxes import enlarge_box, median_filter_boxes, pad_box
 from pipelines.preprocess.clips_config import ClipsConfig
 from pipelines.preprocess.sources.common.source_tracks import (
-    box_in_pixels,
     box_iou,
     box_union,
     find_tube_spans,
+    scale_track_box,
     track_time_span,
 )
 
 if TYPE_CHECKING:
     from pipelines.media.probe_schema import Probe
-    from pipelines.preprocess.sources.common.rows import SourceTrack
+    from pipelines.preprocess.sources.common.rows import AnnotatedFaceTrack
 
 T = TypeVar("T")
 SCENE_THUMBNAIL_SIZE = 16
@@ -77,14 +77,14 @@ class DroppedTracks:
         """Reject code -> tracks."""
         return dict(sorted(Counter(reason.code for _, reason in self._reasons).items()))
 
-    def raise_rejected(self) -> None:
+    def reject_recording(self) -> None:
         """The recording has no clip: it is rejected for the reason of its longest track."""
         raise max(self._reasons, key=lambda one: (one[0], one[1].code, one[1].sentence))[1]
 
 
 # --- from the source ----------------------------------------------------------------------------------------
 def convert_source_tracks(
-    tracks: Sequence[SourceTrack],
+    tracks: Sequence[AnnotatedFaceTrack],
     probed: Probe,
     settings: ClipsConfig,
     dropped: DroppedTracks,
@@ -104,7 +104,7 @@ def convert_source_tracks(
             span = f"a track from tick {begin} to {end} of a recording from {first} to {last}"
             dropped.add(end - begin, Rejected("tracks_outside", span))
             continue
-        box = np.array(box_in_pixels(track, probed["width"], probed["height"]))
+        box = np.array(scale_track_box(track, probed["width"], probed["height"]))
         grow = track.get("grow", 0.0)  # tables that were pinned earlier have none
         region = enlarge_box(box, grow, settings.aspect)
         boxes = np.tile(box, (stop - start, 1)).astype(np.float32)
@@ -118,7 +118,7 @@ def convert_source_tracks(
     return out
 
 
-def track_tick_range(track: SourceTrack, probed: Probe) -> tuple[int, int]:
+def track_tick_range(track: AnnotatedFaceTrack, probed: Probe) -> tuple[int, int]:
     """First tick of a source's track and the one past its last: source frame i is in it iff start <= i < end,
     and tick k shows second k / 25."""
     begin, end = track_time_span(track, probed["fps"])
@@ -181,12 +181,12 @@ def detect_tracks(
     embed_every = max(1, round(settings.identity_every * probed["fps"] / FPS / every))
     scanner = FaceScanner(detector, embedder, embed_every, scale)
     change = settings.scene_change if settings.scene_cuts != "off" else 0.0
-    seen = media.map_frames(path, probed, (width, height), every, scanner, span=seconds, change=change)
+    seen = media.map_frame_batches(path, probed, (width, height), every, scanner, span=seconds, change=change)
     begin, end = seconds or (0.0, probed["seconds"])
     media.check_frames_complete(seen.times, max(begin, probed.get("begin", 0.0)), end, every, probed)
     cuts = find_lasting_cuts(seen, [one.thumb for one in seen.results], probed)
     cuts = sorted(
-        {*cuts, *(edge for span in find_frozen_ticks(probed) for edge in span if first < edge < last)}
+        {*cuts, *(edge for span in find_frozen_spans(probed) for edge in span if first < edge < last)}
     )
     ticks = np.round((seen.times + probed.get("offset", 0.0)) * FPS).astype(int)
     frames_seen = seen.results
@@ -322,7 +322,7 @@ def _tracks_of(
     track = Track(
         start, stop, median_filter_boxes(boxes.astype(np.float32), settings.smooth), np.zeros(4), detected
     )
-    return [add_crop_region(piece, settings) for piece in split_long_track(track, settings.max_frames)]
+    return [add_track_crop_region(piece, settings) for piece in split_long_track(track, settings.max_frames)]
 
 
 def split_into_tubes(boxes: np.ndarray, start: int, detected: float, settings: ClipsConfig) -> list[Track]:
@@ -335,7 +335,7 @@ def split_into_tubes(boxes: np.ndarray, start: int, detected: float, settings: C
     return out
 
 
-def add_crop_region(track: Track, settings: ClipsConfig) -> Track:
+def add_track_crop_region(track: Track, settings: ClipsConfig) -> Track:
     """Square about the union of the boxes, grown and lifted."""
     extent = box_union(track.boxes)
     face = float(np.median(track.boxes[:, 2:] - track.boxes[:, :2]))
@@ -372,7 +372,7 @@ def find_scene_cuts(path: Path, probed: Probe, span: tuple[int, int], settings: 
     """Ticks of a span at which another scene begins: one pass over its frames, at a thumbnail's size."""
     seconds = tuple(max(0.0, media.ticks_to_seconds(tick, probed)) for tick in span)
     every = max(1, round(settings.detect_every * probed["fps"] / FPS))
-    seen = media.map_frames(
+    seen = media.map_frame_batches(
         path, probed, (64, 64), every, lambda frames: [grey_thumbnail(frame) for frame in frames],
         span=(seconds[0], seconds[1]), change=settings.scene_change,
     )  # fmt: skip
@@ -417,7 +417,7 @@ def split_at_cuts(track: Track, cuts: Sequence[int]) -> list[Track]:
     ]
 
 
-def find_frozen_ticks(probed: Probe) -> list[tuple[int, int]]:
+def find_frozen_spans(probed: Probe) -> list[tuple[int, int]]:
     """Spans of ticks, first and one past the last, over which a frame is only held: it is the frame of the
     tick before."""
     offset = probed.get("offset", 0.0)
@@ -425,10 +425,12 @@ def find_frozen_ticks(probed: Probe) -> list[tuple[int, int]]:
     return [(math.floor(a + 0.5 + 1e-6) + 1, math.ceil(b - 1e-6)) for a, b in spans]
 
 
-def drop_frozen_frames(tracks: Sequence[Track], probed: Probe, dropped: DroppedTracks) -> list[Track]:
+def cut_frozen_spans_from_tracks(
+    tracks: Sequence[Track], probed: Probe, dropped: DroppedTracks
+) -> list[Track]:
     """Tracks parted where a frame is held, and what shows the held frame `dropped`: a face that stands still
     beside a voice that talks teaches a model the wrong thing."""
-    frozen = find_frozen_ticks(probed)
+    frozen = find_frozen_spans(probed)
     out: list[Track] = []
     for track in tracks:
         for piece in split_at_cuts(track, sorted({edge for span in frozen for edge in span})):

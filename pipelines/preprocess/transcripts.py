@@ -14,21 +14,21 @@ from bisect import bisect_left
 from functools import lru_cache
 from typing import TypeGuard
 
-from models.perception.speech.headgan_audio import TimedCharacter
+from models.perception.speech.headgan_audio import CharacterOnset
 from pipelines.errors import UserError
 from pipelines.preprocess.sources.common.files import find_metadata_file
 
 TRANSCRIPTS_SETTING = "speech.NAME.transcripts"
 
 
-def read_timed_characters(path: str, recording: str, start: float, seconds: float) -> list[TimedCharacter]:
+def read_character_onsets(path: str, recording: str, start: float, seconds: float) -> list[CharacterOnset]:
     """What is said in `seconds` of a recording from `start` on, in its own time; the character that holds at
     the start comes first. A recording that the file does not name says nothing.
     """
     tokens = read_transcripts(path).get(recording, [])
     first = bisect_left([at for _, at in tokens], start)
     holds = max(0, first - 1)
-    return [TimedCharacter(character, at - start) for character, at in tokens[holds:] if at < start + seconds]
+    return [CharacterOnset(character, at - start) for character, at in tokens[holds:] if at < start + seconds]
 
 
 @lru_cache(maxsize=2)

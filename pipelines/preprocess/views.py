@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pipelines.cluster.runtime import RuntimeConfig
     from pipelines.media.probe_schema import Probe
 
-BORDER_BLUR_SIGMA = 5.0
+REFLECT_PADDING_BLUR_SIGMA = 5.0
 """Sigma in pixels of what is mirrored beyond the border."""
 
 
@@ -73,7 +73,7 @@ def cut_ffhq256(
     """
     raw = inputs["download"][0]
     clips = 0
-    with media.open_as_file(raw["video"]) as path:
+    with media.open_as_local_file(raw["video"]) as path:
         for clip, points in zip(inputs["clips"], inputs["keypoints"], strict=True):
             if clip["__key__"] != points["__key__"]:
                 raise ValueError(f"landmarks of {points['__key__']} beside clip {clip['__key__']}")
@@ -89,7 +89,7 @@ def _squares(
     inputs: Inputs, settings: CropViewConfig, side_of: Callable[[np.ndarray], int]
 ) -> Iterator[Sample]:
     raw = inputs["download"][0]
-    with media.open_as_file(raw["video"]) as path:
+    with media.open_as_local_file(raw["video"]) as path:
         for clip in inputs["clips"]:
             meta, crop = clip["clip"], clip["crop"][0]
             side = side_of(crop)
@@ -186,9 +186,9 @@ def _fade_margins(image: np.ndarray, margins: np.ndarray) -> np.ndarray:
     outside = np.maximum.outer(_depth(out.shape[0], top, bottom), _depth(out.shape[1], left, right))[
         ..., None
     ]
-    out += (gaussian_filter(out, [BORDER_BLUR_SIGMA, BORDER_BLUR_SIGMA, 0]) - out) * np.clip(
-        3 * outside + 1, 0, 1
-    )
+    out += (
+        gaussian_filter(out, [REFLECT_PADDING_BLUR_SIGMA, REFLECT_PADDING_BLUR_SIGMA, 0]) - out
+    ) * np.clip(3 * outside + 1, 0, 1)
     out += (np.median(out, axis=(0, 1)) - out) * np.clip(outside, 0, 1)
     return np.clip(np.rint(out), 0, 255).astype(np.uint8)
 

@@ -17,17 +17,17 @@ from msgspec.structs import replace
 from pipelines.engine.fingerprint import (
     KEY_SCHEME,
     changed_symbols,
-    code_entries,
-    compute_fingerprint,
+    compute_fingerprint_components,
     describe_closure,
+    list_code_entry_points,
 )
 from pipelines.engine.keys import dict_difference
 from pipelines.engine.node import Node
 from pipelines.engine.node_plan import NodePlan
 from pipelines.engine.plan import Planner
-from pipelines.engine.source_code import SourceCode
+from pipelines.engine.source_code import SourceSymbolIndex
 from pipelines.errors import UserError
-from pipelines.runs.session import open_project_source
+from pipelines.runs.session import open_project_source_code
 from pipelines.runs.snapshot import PROJECT_PACKAGES, checkout_folder
 from storage import locations
 from storage.files import Store, sha256_file
@@ -36,7 +36,7 @@ GOLDENS_FOLDER = "tests/golden"
 MAX_LISTED_NODES = 4
 
 
-def accept_node(planner: Planner, plan: NodePlan, reason: str) -> str:
+def accept_node_outputs(planner: Planner, plan: NodePlan, reason: str) -> str:
     """Declare the outputs of the node's last run valid for the code as it is now."""
     name = plan.node.name
     if plan.fingerprint is None or plan.state == "cached":
@@ -73,29 +73,31 @@ def accept_since(planner: Planner, commit: str, reason: str, nodes: Collection[s
             fileobj=BytesIO(_git("archive", "--format=tar", full, *PROJECT_PACKAGES))
         ) as archive:
             archive.extractall(folder, filter="data")
-        before = open_project_source(type(planner.config), root=Path(folder))
+        before = open_project_source_code(type(planner.config), root=Path(folder))
         for node in planner.graph:
             if (not nodes or node.name in nodes) and node.name not in planner.options.pins:
                 yield from _accept_node(planner, node, before, reason, {"since": full, "goldens": goldens})
 
 
 def _accept_node(
-    planner: Planner, node: Node, before: SourceCode, reason: str, more: dict[str, object]
+    planner: Planner, node: Node, before: SourceSymbolIndex, reason: str, more: dict[str, object]
 ) -> Iterator[str]:
     name, stage, store = node.name, node.stage, planner.store
-    now = compute_fingerprint(node, planner.config, planner.env)
-    named = code_entries(node, planner.config, before)
+    now = compute_fingerprint_components(node, planner.config, planner.env)
+    named = list_code_entry_points(node, planner.config, before)
     if missing := [entry for entry in named if not before.has_symbol(entry)]:
         yield f"{name}: left as it is, that commit has no {', '.join(missing[:MAX_LISTED_NODES])}"
         return
     old = replace(now, code=before.digest(named))
-    if old.key == now.key or store.exists(locations.acceptance_path(stage, now.key)):
+    if old.key == now.key or store.exists(locations.accepted_key_path(stage, now.key)):
         return
-    known = (locations.node_key_path(stage, old.key), locations.acceptance_path(stage, old.key))
+    known = (locations.node_key_path(stage, old.key), locations.accepted_key_path(stage, old.key))
     if not any(store.exists(path) for path in known):
         yield f"{name}: left as it is, it never ran with these settings and the code of that commit"
         return
-    changed = changed_symbols(describe_closure(before.closure(named)), planner.code_closure(node))
+    changed = changed_symbols(
+        describe_closure(before.reachable_symbols(named)), planner.reachable_symbols(node)
+    )
     yield _write(store, node, old.key, now.key, changed, reason, more)
 
 
@@ -108,7 +110,7 @@ def _write(
     reason: str,
     more: dict[str, object] | None = None,
 ) -> str:
-    before = locations.acceptance_path(node.stage, old)
+    before = locations.accepted_key_path(node.stage, old)
     stands_for = store.read_json(before)["as"] if store.exists(before) else old
     record = {
         "as": stands_for,
@@ -117,7 +119,7 @@ def _write(
         "time": time.time(),
         "symbols": symbols,
     }
-    store.write_json(locations.acceptance_path(node.stage, new), record | (more or {}))
+    store.write_json(locations.accepted_key_path(node.stage, new), record | (more or {}))
     names = ", ".join(
         [
             *symbols[:MAX_LISTED_NODES],

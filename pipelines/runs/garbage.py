@@ -15,7 +15,7 @@ from pipelines.runs.retention import (
     find_kept_artifacts,
 )
 from storage.errors import DamagedFile
-from storage.families import read_manifest
+from storage.families import read_node_manifest
 from storage.files import FileEntry, Store
 
 GRACE_HOURS = 72.0
@@ -58,7 +58,7 @@ def _reach_packs(store: Store, found: KeptArtifacts, result: GarbageFiles) -> se
     spared = set()
     for node, key in sorted(found.keys):
         try:
-            found.packs |= {(node, row.pack) for row in read_manifest(store, node, key)}
+            found.packs |= {(node, row.pack) for row in read_node_manifest(store, node, key)}
         except FileNotFoundError:
             continue  # a whole node's, or one that was not finished
         except DamagedFile as error:

@@ -9,16 +9,16 @@ from msgspec import Struct
 
 from models.api import Phase
 from models.errors import InvalidSettings
-from models.spec import RECORDINGS, FamilyFields, SeedTable, units_role
+from models.spec import RECORDINGS_TABLE, FamilyFields, SeedTable, units_table_role
 from pipelines.config import RunConfig
 from pipelines.engine.node import Graph, Node, Read
 from pipelines.errors import UserError
 from pipelines.eval.protocols import EvaluationProtocol
-from pipelines.nets import net_requirements
+from pipelines.nets import collect_net_requirements
 from storage import shards
 from storage.frame_codec import FrameCodec
 
-STAGE_SECTIONS = {"keypoints": "keypoints", "fit3dmm": "fits", "speech": "speech", "views": "views"}
+STAGE_INSTANCE_SECTIONS = {"keypoints": "keypoints", "fit3dmm": "fits", "speech": "speech", "views": "views"}
 """Stage -> the section of its instances in a run, and the setting by which a model names the one it reads."""
 NeededInstances = Mapping[str, Mapping[str, Sequence[str]]]
 """Corpus -> stage -> the instances of it that are computed."""
@@ -30,8 +30,8 @@ def find_needed_instances(config: RunConfig) -> NeededInstances:
     found: dict[str, dict[str, dict[str, None]]] = {}
 
     def add(corpus: str, stage: str, name: str, asked_by: str) -> None:
-        instances = getattr(config, STAGE_SECTIONS[stage])
-        check_name_in_section(STAGE_SECTIONS[stage], name, instances, asked_by)
+        instances = getattr(config, STAGE_INSTANCE_SECTIONS[stage])
+        check_name_in_section(STAGE_INSTANCE_SECTIONS[stage], name, instances, asked_by)
         if stage == "fit3dmm":
             add(corpus, "keypoints", instances[name].keypoints, f"fits.{name}.keypoints")
         if stage == "views" and instances[name].recipe == "ffhq256":
@@ -44,9 +44,9 @@ def find_needed_instances(config: RunConfig) -> NeededInstances:
         found.setdefault(corpus, {})
         for role in config.model_spec(model).required_families(section, roles):
             stage, _, view = role.partition(".")
-            if stage in STAGE_SECTIONS:
-                name = view or getattr(section, STAGE_SECTIONS[stage])
-                add(corpus, stage, name, f"{model}.{STAGE_SECTIONS[stage]}")
+            if stage in STAGE_INSTANCE_SECTIONS:
+                name = view or getattr(section, STAGE_INSTANCE_SECTIONS[stage])
+                add(corpus, stage, name, f"{model}.{STAGE_INSTANCE_SECTIONS[stage]}")
 
     for model in config.models:
         spec, section = config.model_spec(model), getattr(config, model)
@@ -62,7 +62,7 @@ def find_needed_instances(config: RunConfig) -> NeededInstances:
                 own = getattr(protocol, f"{side}_data")
                 setting = f"eval.protocols.{name}.{side}_data" if own else "eval.data"
                 add_roles(corpus, model, driven_with, setting)
-    sections = {section: stage for stage, section in STAGE_SECTIONS.items()}
+    sections = {section: stage for stage, section in STAGE_INSTANCE_SECTIONS.items()}
     for text in config.also:
         section, _, name = text.partition(".")
         if section not in sections:
@@ -78,7 +78,7 @@ def find_needed_instances(config: RunConfig) -> NeededInstances:
     }
 
 
-def recordings_nodes(graph: Graph) -> dict[str, str]:
+def recordings_nodes_by_corpus(graph: Graph) -> dict[str, str]:
     """Corpus -> the node that lists its recordings."""
     paths = {node.name: node.config["data.source"] for node in graph if node.stage == "recordings"}
     return {path.split(".")[1]: name for name, path in paths.items()}
@@ -141,14 +141,14 @@ class GraphBuilder(Struct, frozen=True):
     graph: Graph
     needed: NeededInstances
 
-    def node_name(self, name: str, corpus: str) -> str:
+    def corpus_node_name(self, name: str, corpus: str) -> str:
         """The name of a corpus' node."""
         return name if len(self.needed) == 1 else f"{name}@{corpus}"
 
     def needed_instances(self, stage: str, corpus: str) -> Sequence[str]:
         return self.needed[corpus].get(stage, ())
 
-    def reads(self, model: str, roles: FamilyFields, corpus: str) -> dict[str, Read]:
+    def resolve_model_reads(self, model: str, roles: FamilyFields, corpus: str) -> dict[str, Read]:
         """Families by the roles in which a model reads them: the instances that its section names, and nodes
         of its own."""
         section, found = getattr(self.config, model), {}
@@ -158,24 +158,24 @@ class GraphBuilder(Struct, frozen=True):
             if role in own:
                 node = self.model_node_name(model, role, corpus)
             else:
-                named = STAGE_SECTIONS.get(role)
-                node = self.node_name(f"{role}.{getattr(section, named)}" if named else role, corpus)
+                named = STAGE_INSTANCE_SECTIONS.get(role)
+                node = self.corpus_node_name(f"{role}.{getattr(section, named)}" if named else role, corpus)
             found[role] = Read(node, tuple(fields))
         return found
 
     def model_node_name(self, model: str, role: str, corpus: str) -> str:
         """The name of a model's own node, or of a table of units: one of a corpus unless it is of seeds."""
-        if role == RECORDINGS:
-            return self.node_name(role, corpus)
+        if role == RECORDINGS_TABLE:
+            return self.corpus_node_name(role, corpus)
         spec, name = self.config.model_spec(model), f"{role}.{model}"
-        units = spec.unit_tables.get(spec.unit_table_name(getattr(self.config, model), role))
-        return name if isinstance(units, SeedTable) else self.node_name(name, corpus)
+        units = spec.unit_tables.get(spec.family_unit_table_name(getattr(self.config, model), role))
+        return name if isinstance(units, SeedTable) else self.corpus_node_name(name, corpus)
 
-    def splits(self, model: str, phase: Phase, corpus: str) -> dict[str, Read]:
+    def unit_table_reads(self, model: str, phase: Phase, corpus: str) -> dict[str, Read]:
         """The tables of units that say which rows a phase trains on."""
         section, found = getattr(self.config, model), {}
-        for table, units in self.config.model_spec(model).units_of_tables(section, phase).items():
-            role = RECORDINGS if units == RECORDINGS else units_role(table)
+        for table, units in self.config.model_spec(model).units_of_phase_tables(section, phase).items():
+            role = RECORDINGS_TABLE if units == RECORDINGS_TABLE else units_table_role(table)
             found[role] = Read(self.model_node_name(model, units, corpus), ("id", "split", "identity"))
         return found
 
@@ -183,7 +183,8 @@ class GraphBuilder(Struct, frozen=True):
         """Settings of the stages that a model reads, by the stage's name."""
         section = getattr(self.config, model)
         return {
-            stage: f"{STAGE_SECTIONS[stage]}.{getattr(section, STAGE_SECTIONS[stage])}" for stage in stages
+            stage: f"{STAGE_INSTANCE_SECTIONS[stage]}.{getattr(section, STAGE_INSTANCE_SECTIONS[stage])}"
+            for stage in stages
         }
 
     def add_stage(
@@ -200,11 +201,11 @@ class GraphBuilder(Struct, frozen=True):
     ) -> None:
         """A stage of preprocessing over the recordings of a corpus. kind: of a stage with several. section:
         of its settings, if not that of its stage."""
-        settings = {stage: f"{STAGE_SECTIONS[stage]}.{instance}"} if instance else config
+        settings = {stage: f"{STAGE_INSTANCE_SECTIONS[stage]}.{instance}"} if instance else config
         self.add_keyed(
-            self.node_name(f"{stage}.{instance}" if instance else stage, corpus),
+            self.corpus_node_name(f"{stage}.{instance}" if instance else stage, corpus),
             f"pipelines.preprocess.{run}",
-            stage=f"{stage}.{kind}" if kind else stage, units=self.node_name("recordings", corpus),
+            stage=f"{stage}.{kind}" if kind else stage, units=self.corpus_node_name("recordings", corpus),
             config=settings, section=stage if section is None else section, **more,
         )  # fmt: skip
 
@@ -225,7 +226,7 @@ class GraphBuilder(Struct, frozen=True):
     ) -> None:
         """run: "module:function". cpu, gpu: of each worker; gpu as its nets need it by default. codec: of
         the frames that it writes, if not that of the clips."""
-        needs = net_requirements(nets)
+        needs = collect_net_requirements(nets)
         shared = self.config.runtime.gpu_share if needs.gpu else 0
         written = shards.codec_packages(writes, codec or self.config.clips.frames.codec)
         self._add(
@@ -247,7 +248,7 @@ class GraphBuilder(Struct, frozen=True):
         **more: Any,
     ) -> None:
         """run: in pipelines. nets: those that it loads itself."""
-        needs = net_requirements(nets)
+        needs = collect_net_requirements(nets)
         self._add(
             name, f"pipelines.{run}", kind="whole", code=(*code, *needs.code),
             weights=(*weights, *needs.weights), packages=(*packages, *needs.packages), **more,

@@ -12,7 +12,7 @@ from pipelines.engine.plan import Planner
 from pipelines.errors import UserError
 from storage import ledger, locations
 from storage.errors import DamagedFile
-from storage.families import ManifestRow, read_manifest, read_parquet
+from storage.families import ManifestRow, decode_parquet, read_node_manifest
 from storage.files import Store
 from storage.ledger import Event
 
@@ -62,7 +62,7 @@ def _source(planner: Planner, plan: NodePlan) -> Iterator[str]:
         return
     if last.scheme != KEY_SCHEME or last.fingerprint.code == plan.fingerprint.code:
         return
-    now = planner.code_closure(plan.node)
+    now = planner.reachable_symbols(plan.node)
     for change in planner.changed_symbols(plan, last):
         name = change.partition(" ")[0]
         before = last.source.get(name, "").splitlines()
@@ -180,12 +180,12 @@ def _row_text(row: ManifestRow, recording: str) -> str:
 def _table(store: Store, stage: str, key: str) -> list[dict[str, Any]] | None:
     """The table of units that a whole node published; None of other nodes."""
     path = f"{locations.artifact_path(stage, key)}/{stage}.parquet"
-    return read_parquet(store.read(path)).to_pylist() if store.exists(path) else None
+    return decode_parquet(store.read(path)).to_pylist() if store.exists(path) else None
 
 
 def _manifest(store: Store, node: str, key: str, damaged: list[str]) -> list[ManifestRow]:
     try:
-        return read_manifest(store, node, key)
+        return read_node_manifest(store, node, key)
     except FileNotFoundError:
         return []
     except DamagedFile as error:

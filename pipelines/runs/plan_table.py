@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pipelines.engine.node_plan import NodePlan
 
 
-def write_plan(
+def print_plan_table(
     plans: Mapping[str, NodePlan],
     write: Callable[[str], None],
     damaged: Iterable[str] = (),

@@ -10,10 +10,10 @@ from typing import TextIO
 
 from storage.ledger import Event
 
-LOG_INTERVAL_SECONDS = 10.0  # seconds between progress lines of a node in a log file
+PROGRESS_LOG_INTERVAL_SECONDS = 10.0  # seconds between progress lines of a node in a log file
 REDRAW_INTERVAL = 0.2
 NAME_WIDTH = 25  # characters of a node's name
-NOTE_WIDTH = 60  # characters of a node's own note on a progress line; its last line has all of it
+PROGRESS_NOTE_WIDTH = 60  # characters of a node's own note on a progress line; its last line has all of it
 
 
 @dataclass
@@ -40,7 +40,11 @@ class _Node:
         if self.rejected:
             parts.append(f"{self.rejected} rejected")
         if self.note:
-            parts.append(self.note if len(self.note) <= NOTE_WIDTH else f"{self.note[: NOTE_WIDTH - 3]}...")
+            parts.append(
+                self.note
+                if len(self.note) <= PROGRESS_NOTE_WIDTH
+                else f"{self.note[: PROGRESS_NOTE_WIDTH - 3]}..."
+            )
         return "  ".join(parts)
 
     def rate(self) -> float:
@@ -96,7 +100,7 @@ class ProgressPrinter:
             node.first = (now, node.done, node.frames)
         if self.live:
             self._redraw()
-        elif now - node.logged > LOG_INTERVAL_SECONDS and node.done:
+        elif now - node.logged > PROGRESS_LOG_INTERVAL_SECONDS and node.done:
             node.logged = now
             self._print(f"  {node.line(event['node'])}")
 

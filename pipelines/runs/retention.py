@@ -28,7 +28,7 @@ SECONDS_PER_HOUR = 3600.0
 
 
 @dataclass
-class RunUse:
+class RunArtifactUsage:
     """What one run made, found in place or left unfinished."""
 
     run: str
@@ -43,30 +43,30 @@ class RunUse:
 
 
 @dataclass
-class LedgerHistory:
-    uses: list[RunUse]
+class ArtifactUseHistory:
+    uses: list[RunArtifactUsage]
     """Oldest first"""
     inputs: dict[ArtifactKey, set[ArtifactKey]]
     """What each artifact was made from"""
 
 
-def read_ledger_history(store: Store, damaged: Callable[[str], object]) -> LedgerHistory:
+def read_ledger_history(store: Store, damaged: Callable[[str], object]) -> ArtifactUseHistory:
     """The whole ledger, without metrics. `damaged` gets a line for what cannot be read."""
     inputs: dict[ArtifactKey, set[ArtifactKey]] = defaultdict(set)
     uses = [_use(store, run, inputs, damaged) for run in ledger.list_runs(store)]
-    for found in ledger.read_reuses(store, damaged):
-        use = RunUse("", found["name"], found["time"])
+    for found in ledger.read_fully_cached_runs(store, damaged):
+        use = RunArtifactUsage("", found["name"], found["time"])
         for node, key in found["artifacts"]:
             use.keys[node].add(key)
             use.published[node, key] = ""
         uses.append(use)
-    return LedgerHistory(sorted(uses, key=lambda use: use.time), inputs)
+    return ArtifactUseHistory(sorted(uses, key=lambda use: use.time), inputs)
 
 
 def _use(
     store: Store, run: str, inputs: dict[ArtifactKey, set[ArtifactKey]], damaged: Callable[[str], object]
-) -> RunUse:
-    use, holder, over = RunUse(run, "", 0.0), ":0", False
+) -> RunArtifactUsage:
+    use, holder, over = RunArtifactUsage(run, "", 0.0), ":0", False
     for event in ledger.read_events(store, run, metrics=False, damaged=damaged):
         use.time = use.time or event["time"]
         if event["type"] == "run_started":
@@ -117,11 +117,11 @@ def find_kept_artifacts(
 ) -> KeptArtifacts:
     """All that is in use, where the latest `keep_runs` runs of each name and node count."""
     past, pins = read_ledger_history(store, damaged), _pins(store, damaged)
-    let_go = read_dropped_runs(store, damaged) | dict.fromkeys(drop, time.time())
+    let_go = read_run_drop_times(store, damaged) | dict.fromkeys(drop, time.time())
     found = KeptArtifacts(
         keys=set(pins), published={k: at for use in past.uses for k, at in use.published.items()}
     )
-    counted: dict[tuple[str, str, str], list[RunUse]] = defaultdict(list)  # name, pin, node
+    counted: dict[tuple[str, str, str], list[RunArtifactUsage]] = defaultdict(list)  # name, pin, node
     for use in past.uses:
         if use.going:
             found.going[use.run] = use.time
@@ -142,11 +142,11 @@ def find_kept_artifacts(
         found.keys.add((node, claim.key))
         found.packs.add((node, claim.key))
         found.claims.add(f"{locations.leases_folder(node)}/{claim.name}")
-    found.keys = input_closure(found.keys, past.inputs)
+    found.keys = artifact_input_closure(found.keys, past.inputs)
     return found
 
 
-def input_closure(
+def artifact_input_closure(
     keys: Iterable[ArtifactKey], inputs: Mapping[ArtifactKey, set[ArtifactKey]]
 ) -> set[ArtifactKey]:
     """These and all they were made from."""
@@ -183,7 +183,7 @@ def _live_claims(store: Store) -> Iterable[tuple[str, leases.Claim]]:
 
 
 # --- names that no longer count -----------------------------------------------------------------------------
-def read_dropped_runs(
+def read_run_drop_times(
     store: Store, damaged: Callable[[str], object] = lambda _text: None
 ) -> dict[str, float]:
     """Run name -> until when its runs no longer count."""
@@ -196,8 +196,8 @@ def read_dropped_runs(
         return {}
 
 
-def drop_runs(store: Store, names: Iterable[str]) -> None:
+def drop_runs_from_retention(store: Store, names: Iterable[str]) -> None:
     """Past runs of these names no longer count; later ones do."""
     store.write_json(
-        locations.DROPPED_RUNS_FILE, read_dropped_runs(store) | dict.fromkeys(names, time.time())
+        locations.DROPPED_RUNS_FILE, read_run_drop_times(store) | dict.fromkeys(names, time.time())
     )

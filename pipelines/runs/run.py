@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from models.weights import find_weights
+from models.weights import find_third_party_weights
 from pipelines.config import RunConfig
 from pipelines.dataset.splits import require_nonempty_splits
 from pipelines.engine.dropped_shards import drop_shards, find_droppable_packs
@@ -22,7 +22,7 @@ from pipelines.engine.plan import Planner
 from pipelines.errors import error_first_line, error_meaning, format_traceback
 from pipelines.eval.frame_storage import describe_frame_disk_usage
 from pipelines.runs import snapshot
-from pipelines.runs.plan_table import write_plan
+from pipelines.runs.plan_table import print_plan_table
 from pipelines.runs.progress import ProgressPrinter
 from pipelines.runs.session import RunSession, open_session
 from pipelines.runs.summary import summary_lines
@@ -57,7 +57,7 @@ def run_pipeline(
 ) -> int:
     """Run what changed; returns the exit code."""
     session = open_session(run_file, sets)
-    planner = session.planner(force, retry_rejected)
+    planner = session.make_planner(force, retry_rejected)
     targets = session.selected_nodes(only)
     plans = planner.plan(targets)
     session.save_caches()
@@ -66,10 +66,12 @@ def run_pipeline(
         find_tracking_place(session.store.uri, session.config.runtime.tracking)
         require_nonempty_splits(plans, session.config.data)
     if not done and not snapshot.is_running_from_snapshot():
-        snapshot.enter_snapshot(
+        snapshot.restart_process_in_snapshot(
             writable_cache_folder("code"), sys.argv[1:]
         )  # where all of this is planned again
-    write_plan(plans, console.out, planner.readable.damaged, describe_frame_disk_usage(plans, session.config))
+    print_plan_table(
+        plans, console.out, planner.readable.damaged, describe_frame_disk_usage(plans, session.config)
+    )
     for note in session.tool_notes():
         console.out(note)
     if done:
@@ -86,7 +88,7 @@ def run_pipeline(
         if plan.node.check and plan.has_work:
             _check(plan.node, session.config)
         for needed in plan.node.weights if plan.node.missing_weights == "error" and plan.has_work else ():
-            weight_files.require_weights(session.store, find_weights(needed))
+            weight_files.require_weights(session.store, find_third_party_weights(needed))
     return _execute(session, planner, plans, targets, keep_going, console)
 
 
@@ -129,7 +131,7 @@ def _execute(
 ) -> int:
     from pipelines.cluster.executor import RayExecutor
     from pipelines.engine.runner import Runner, RunOutcome
-    from pipelines.tracking.backlog import deliver_backlog, mark_delivered
+    from pipelines.tracking.backlog import deliver_backlog, mark_run_delivered_to_mlflow
     from pipelines.tracking.tracker import MlflowTracker
 
     runtime = session.config.runtime
@@ -160,13 +162,13 @@ def _execute(
     for line in describe_failures(outcome) if outcome.exit_code != 130 else ():  # before MLflow is waited for
         console.err(line)
     if tracker.close():
-        mark_delivered(session.store, record.run_id, {"uri": public_uri(where.uri)})
+        mark_run_delivered_to_mlflow(session.store, record.run_id, {"uri": public_uri(where.uri)})
         deliver_backlog(session.store)
     else:
         ui = f"reenact ui{format_store_option(session.store.uri)}"
         console.out(f"MLflow did not take all events ({tracker.trouble}); `{ui}` or the next run sends them")
     session.save_caches()
-    if edited := snapshot.find_edited_files():
+    if edited := snapshot.find_files_edited_since_snapshot():
         names = ", ".join([*edited[:3], *([f"{len(edited) - 3} more"] if edited[3:] else [])])
         console.out(f"note: edited meanwhile: {names}; this run used the code as it was at its start")
     if outcome.exit_code == 130:
@@ -194,7 +196,7 @@ def _started(session: RunSession, plans: Mapping[str, NodePlan]) -> dict[str, ob
     from pipelines.runs.graph_drawing import graph_svg, graph_text
 
     lines: list[str] = []
-    write_plan(plans, lines.append)
+    print_plan_table(plans, lines.append)
     commit, _, dirty = git_state().partition("+")
     return {
         "type": "run_started", "name": session.config.name, "config": to_json_value(session.config),
@@ -217,6 +219,6 @@ def describe_failures(outcome: RunOutcome) -> Iterator[str]:
         if error_meaning(error) == "fault":
             yield f"\n{format_traceback(error)}\n"
     if outcome.cancelled:
-        yield f"cancelled because {outcome.reason}: {', '.join(outcome.cancelled)}"
+        yield f"cancelled because {outcome.stop_reason}: {', '.join(outcome.cancelled)}"
     if outcome.skipped:
-        yield f"not run because {outcome.reason}: {', '.join(outcome.skipped)}"
+        yield f"not run because {outcome.stop_reason}: {', '.join(outcome.skipped)}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from models import MODELS
-from models.weights import find_weights
+from models.weights import find_third_party_weights
 from pipelines import config as configuration
 from pipelines.engine import messages, symbols
 from pipelines.engine.file_cache import FileFactCache, folders_stamp
@@ -19,11 +19,11 @@ from pipelines.engine.fingerprint import KeyEnvironment, package_version, resolv
 from pipelines.engine.keys import hash_json
 from pipelines.engine.node import Graph
 from pipelines.engine.plan import Planner, PlanOptions
-from pipelines.engine.source_code import SourceCode
+from pipelines.engine.source_code import SourceSymbolIndex
 from pipelines.errors import UserError
 from pipelines.graph import build_graph
 from pipelines.runs import old_settings
-from pipelines.runs.graph_builder import recordings_nodes
+from pipelines.runs.graph_builder import recordings_nodes_by_corpus
 from pipelines.runs.snapshot import CODE_ROOT, PROJECT_PACKAGES
 from storage import format_version, locations, weight_files
 from storage.content_cache import cache_folder
@@ -40,10 +40,10 @@ NON_NUMERIC_MODULES = (
 )  # fmt: skip
 """What moves bytes, messages and processes, and what is only shown: an edit there changes no number, so these
 files and folders are in no key. All else is, where a node reaches it."""
-NUMERIC_MODULES = ("storage.codecs", "storage.frame_codec")
+NUMERIC_STORAGE_MODULES = ("storage.codecs", "storage.frame_codec")
 """Files of theirs that do compute numbers."""
 TOOL_VERSION_FUNCTIONS = {"ffmpeg": "pipelines.media:ffmpeg_version"}
-FALLBACK_REASON_FUNCTIONS = {"ffmpeg": "pipelines.media:packaged_ffmpeg_reason"}
+TOOL_FALLBACK_REASON_FUNCTIONS = {"ffmpeg": "pipelines.media:packaged_ffmpeg_reason"}
 """Tool -> the function that says why it is not the one on PATH, "" if it is."""
 
 
@@ -74,7 +74,7 @@ class RunSession:
         return FileFactCache(cache_folder() / "code.json", _parser())
 
     @cached_property
-    def memoize_code_query(self) -> Callable[[str, Callable[[], Any]], Any]:
+    def code_query_memoizer(self) -> Callable[[str, Callable[[], Any]], Any]:
         stamp = folders_stamp([CODE_ROOT / package for package in PROJECT_PACKAGES], ".py")
         return lambda question, make: self.code_cache.get(CODE_ROOT, make, question, stamp)
 
@@ -83,10 +83,12 @@ class RunSession:
         self.code_cache.save()
 
     @cached_property
-    def environment(self) -> KeyEnvironment:
+    def key_environment(self) -> KeyEnvironment:
         return KeyEnvironment(
-            code=open_project_source(type(self.config), self.parse_source_file, self.memoize_code_query),
-            weights=lambda name: weight_files.pinned_sha256(self.store, find_weights(name)),
+            code=open_project_source_code(
+                type(self.config), self.parse_source_file, self.code_query_memoizer
+            ),
+            weights=lambda name: weight_files.pinned_sha256(self.store, find_third_party_weights(name)),
             tool=lambda name: resolve_entry_point(TOOL_VERSION_FUNCTIONS[name])(),
             package=self.package_version,
             renamed=old_settings.FORMER_SETTING_NAMES,
@@ -103,23 +105,25 @@ class RunSession:
         folders = [Path(folder) for folder in sys.path if os.path.isdir(folder)]
         return hash_json([(str(folder), folder.stat().st_mtime_ns) for folder in folders])
 
-    def planner(self, force: Iterable[str] = (), retry_rejected: bool = False) -> Planner:
+    def make_planner(self, force: Iterable[str] = (), retry_rejected: bool = False) -> Planner:
         for name in force:
             _ = self.graph[name]  # raises for an unknown node
-        options = PlanOptions(frozenset(force), retry_rejected, self.pinned_artifact_keys())
-        return Planner(self.graph, self.config, self.store, self.environment, options)
+        options = PlanOptions(frozenset(force), retry_rejected, self.pinned_corpus_artifact_keys())
+        return Planner(self.graph, self.config, self.store, self.key_environment, options)
 
     def tool_notes(self) -> list[str]:
         """What to know of the tools that the nodes use."""
         used = sorted({name for node in self.graph.nodes.values() for name in node.tools})
         return [
-            f"note: {why}" for name in used if (why := resolve_entry_point(FALLBACK_REASON_FUNCTIONS[name])())
+            f"note: {why}"
+            for name in used
+            if (why := resolve_entry_point(TOOL_FALLBACK_REASON_FUNCTIONS[name])())
         ]
 
-    def pinned_artifact_keys(self) -> dict[str, str]:
+    def pinned_corpus_artifact_keys(self) -> dict[str, str]:
         """Node that lists a corpus -> the artifact key that it is pinned at."""
         found: dict[str, str] = {}
-        for corpus, node in recordings_nodes(self.graph).items():
+        for corpus, node in recordings_nodes_by_corpus(self.graph).items():
             name = self.config.data[corpus].pin
             if name is None:
                 continue
@@ -138,18 +142,18 @@ class RunSession:
         return named.union(*(self.graph.upstream(name) for name in named)) if named else None
 
 
-def open_project_source(
+def open_project_source_code(
     settings: type | None = None, load: Any = None, recall: Any = None, root: Path = CODE_ROOT
-) -> SourceCode:
+) -> SourceSymbolIndex:
     """The project's source, as keys see it. settings: the class of the run's config; None = of a run of every
-    model. load, recall: see `SourceCode`."""
+    model. load, recall: see `SourceSymbolIndex`."""
     settings = settings or configuration.make_run_config_class({name: name for name in MODELS})
     renamed = {now.rpartition(".")[2]: before for now, before in old_settings.FORMER_SETTING_NAMES.items()}
-    return SourceCode(
+    return SourceSymbolIndex(
         root,
         PROJECT_PACKAGES,
         NON_NUMERIC_MODULES,
-        NUMERIC_MODULES,
+        NUMERIC_STORAGE_MODULES,
         configuration.settings_class_names(settings),
         renamed,
         load,
@@ -160,7 +164,7 @@ def open_project_source(
 def open_session(run_file: Path, sets: Iterable[str] = ()) -> RunSession:
     loaded = configuration.load_config(run_file, sets)
     store = Store(configuration.store_uri(loaded.config))
-    format_version.check_format_version(store)
+    format_version.check_store_format_version(store)
     return RunSession(loaded, store, build_graph(loaded.config))
 
 

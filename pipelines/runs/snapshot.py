@@ -1,8 +1,8 @@
 """A run executes a copy of the project's packages, taken once at its start: what ran is what its keys say.
 
 The copy lies in the cache, named by its content; it is read-only, and shared by the runs that execute it. The
-process is replaced by one that imports from the copy (`enter_snapshot`), and so are the workers that Ray
-starts.
+process is replaced by one that imports from the copy (`restart_process_in_snapshot`), and so are the workers
+that Ray starts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def is_running_from_snapshot() -> bool:
     return bool(os.environ.get(CHECKOUT_VARIABLE)) and checkout_folder() != CODE_ROOT
 
 
-def enter_snapshot(folder: Path, arguments: Sequence[str]) -> NoReturn:
+def restart_process_in_snapshot(folder: Path, arguments: Sequence[str]) -> NoReturn:
     """Go on with the same command line in a snapshot: replaces this process. folder: where snapshots lie."""
     root = take_snapshot(folder)
     path = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -54,7 +54,7 @@ def take_snapshot(folder: Path, root: Path = CODE_ROOT) -> Path:
     target = folder / digest_source_files(root)
     if not _whole(target):
         aside = folder / f".{uuid.uuid4().hex}"
-        for name in package_files(root):
+        for name in project_package_files(root):
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / name, aside / name)
             (aside / name).chmod(0o444)
@@ -104,7 +104,7 @@ def _prune(folder: Path) -> None:
             Path(lock.name).unlink(missing_ok=True)
 
 
-def package_files(root: Path) -> Iterator[str]:
+def project_package_files(root: Path) -> Iterator[str]:
     """The files of the packages, relative to `root`, in order."""
     for package in PROJECT_PACKAGES:
         for path in sorted((root / package).rglob("*")):
@@ -115,16 +115,16 @@ def package_files(root: Path) -> Iterator[str]:
 def digest_source_files(root: Path) -> str:
     """Of every file's name and content; 32 hex digits."""
     total = hashlib.blake2b(digest_size=16)
-    for name in package_files(root):
+    for name in project_package_files(root):
         content = hashlib.blake2b((root / name).read_bytes()).hexdigest()
         total.update(f"{name}\0{content}\n".encode())
     return total.hexdigest()
 
 
-def find_edited_files() -> list[str]:
+def find_files_edited_since_snapshot() -> list[str]:
     """Files of the checkout that differ from the snapshot that this process runs from."""
     here, there = CODE_ROOT, checkout_folder()
-    names = sorted({*package_files(here), *package_files(there)})
+    names = sorted({*project_package_files(here), *project_package_files(there)})
     return [name for name in names if _content(here / name) != _content(there / name)]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from models.provenance import describe_provenance
 from pipelines.engine.node_plan import NodePlan
-from pipelines.eval.methods import BASELINES
+from pipelines.eval.methods import BASELINE_METHODS
 from storage.families import Artifact
 from storage.uris import format_store_option
 
@@ -24,7 +24,7 @@ def summary_lines(store_uri: str, plans: Mapping[str, NodePlan]) -> Iterator[str
     report = plans.get("report")
     tables = _by_protocol(report.artifact) if report and report.artifact else _by_method(plans)
     for records in tables:
-        yield "\n" + "\n".join(score_table(records))
+        yield "\n" + "\n".join(format_score_table(records))
     if report and report.artifact:
         yield f"\nreport  {report.artifact.uri('report.html')}"
     if (corpus := plans.get("corpus")) and corpus.artifact:
@@ -50,13 +50,13 @@ def _by_method(plans: Mapping[str, NodePlan]) -> list[Records]:
     return found
 
 
-def score_table(records: Records) -> list[str]:
+def format_score_table(records: Records) -> list[str]:
     """Records of one protocol -> metric, the models, the baselines; below, which weights of a model are not
     the published ones, which metric leaves out frames, and which net one lacks.
     """
     found = {(r["name"], r["method"]): r for r in records}
     methods = dict.fromkeys(method for _, method in found)
-    models, baselines = ([m for m in methods if (m in BASELINES) == known] for known in (False, True))
+    models, baselines = ([m for m in methods if (m in BASELINE_METHODS) == known] for known in (False, True))
     kinds = {r["method"]: r["kind"] for r in records}
     titles = [
         *(f"{model} ({METHOD_KIND_LABELS[kinds[model]]})" for model in models),

@@ -11,11 +11,11 @@ from typing import Literal
 
 from pipelines.runs.retention import find_kept_artifacts
 from storage import leases, ledger, locations
-from storage.checkpoints import BEST_FILE, STATE_FILE, read_metadata
+from storage.checkpoints import BEST_FILE, STATE_FILE, read_safetensors_metadata
 from storage.errors import DamagedFile
-from storage.families import ManifestRow, read_encoded_sample, read_manifest, read_pack_record
+from storage.families import ManifestRow, read_encoded_sample, read_node_manifest, read_pack_record
 from storage.files import Store, sha256_file
-from storage.shards import shard_size
+from storage.shards import compute_shard_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def find_store_faults(store: Store) -> Iterator[StoreFault]:
         for entry in store.list(locations.manifests_folder(node)):
             key = entry.name.removesuffix(".parquet")
             try:
-                listed[node] |= {row.pack: row for row in read_manifest(store, node, key)}
+                listed[node] |= {row.pack: row for row in read_node_manifest(store, node, key)}
             except DamagedFile as error:
                 yield _fault_of(error, locations.manifest_path(node, key), node)
     for node in sorted({*store.list_folders("packs"), *listed}):
@@ -87,7 +87,7 @@ def _pack(store: Store, node: str, pack: str, size: int) -> Iterator[StoreFault]
         yield _fault_of(error, locations.pack_record_path(node, pack), node)
         return
     samples = [sample for unit in units for sample in unit.samples]
-    if size != (expected := shard_size(samples)):
+    if size != (expected := compute_shard_bytes(samples)):
         yield StoreFault(path, f"{size:,} bytes, its record says {expected:,}", node, "rebuilt")
         return
     for sample in samples:
@@ -137,7 +137,9 @@ def _sha256(store: Store, path: str) -> str:
 
 def _best(store: Store, node: str, folder: str) -> Iterator[StoreFault]:
     """The best weights of a training are those of the step that its state names as the best."""
-    state, best = (read_metadata(store.fetch(f"{folder}/{name}")) for name in (STATE_FILE, BEST_FILE))
+    state, best = (
+        read_safetensors_metadata(store.fetch(f"{folder}/{name}")) for name in (STATE_FILE, BEST_FILE)
+    )
     recorded = state.get("best")
     if recorded is not None and recorded[1] != best.get("step"):
         what = f"of step {best.get('step')}, the state beside it says that step {recorded[1]} was the best"
@@ -163,7 +165,7 @@ def _small_files(store: Store) -> Iterator[StoreFault]:
     for run in ledger.list_runs(store):
         for _ in ledger.read_events(store, run, damaged=damaged.append):
             pass
-    list(ledger.read_reuses(store, damaged.append))
+    list(ledger.read_fully_cached_runs(store, damaged.append))
     for text in dict.fromkeys(damaged):
         path = text.partition(" ")[0].rstrip(",:")
         then = "mend" if path.startswith("runs/") else "delete"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.errors import UserError, write_output_file
+from pipelines.errors import UserError, write_user_output_file
 from pipelines.figures import picture_grids
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ ClipFields = Mapping[str, Any]
 """A clip's decoded fields by name (storage/shards.py), with `count` and `indices` of its frames."""
 
 SHEET_COLUMNS = 8
-CELL_SIZE = 192
+CONTACT_SHEET_CELL_SIZE = 192
 SOUND_STRIP_HEIGHT = 76
 """Height of the sound."""
 SOUND_RATE, FPS = 16_000, 25
@@ -43,7 +43,7 @@ def write_sheet(out: Path, clips: Sequence[ClipFields], mesh: Path | None = None
               if "frames" not in clip]  # fmt: skip
     if not blocks:
         raise UserError(f"nothing to draw: {notes[0] if notes else 'the shard is empty'}")
-    write_output_file(out, picture_grids.encode_png(np.concatenate(blocks)))
+    write_user_output_file(out, picture_grids.encode_png(np.concatenate(blocks)))
     return list(dict.fromkeys(notes))
 
 
@@ -66,9 +66,9 @@ def render_clip_sheet(clip: ClipFields, model: MorphableModel, notes: list[str])
     is of the clip, in its pixels and on its clock.
     """
     frames, at = clip["frames"], clip["indices"]
-    cells = picture_grids.to_uint8(picture_grids.resize_frames(frames, CELL_SIZE))
+    cells = picture_grids.to_uint8(picture_grids.resize_frames(frames, CONTACT_SHEET_CELL_SIZE))
     matrices = np.tile(np.eye(2, 3), (len(at), 1, 1)) if "affine" not in clip else clip["affine"][at]
-    matrices = matrices * (CELL_SIZE / np.array([frames.shape[2], frames.shape[1]]))[:, None]
+    matrices = matrices * (CONTACT_SHEET_CELL_SIZE / np.array([frames.shape[2], frames.shape[1]]))[:, None]
     clock = clip["frame_at"][at] if "frame_at" in clip else at
     which = list(zip(cells, clock, matrices, strict=True))
     rows = [[plot_boxes_and_landmarks(cell.copy(), clip, t, matrix) for cell, t, matrix in which]]
@@ -148,7 +148,7 @@ def overlay_mesh(
     vertices = model.shape(identity, fits["exp_coeffs"][t])
     points = project(vertices, fits["scale"][t], fits["rotation"][t], fits["translation"][t])
     points[:, :2] = transform_points(points[:, :2], matrix)
-    raster = rasterize(points, model.faces, CELL_SIZE, CELL_SIZE, cull=True)
+    raster = rasterize(points, model.faces, CONTACT_SHEET_CELL_SIZE, CONTACT_SHEET_CELL_SIZE, cull=True)
     light = np.clip(model.normals(vertices) @ LIGHT_DIRECTION, 0.15, 1)[:, None]
     shade = raster.interpolate(model.faces, light) * MESH_COLOUR
     flat = image.reshape(-1, 3)

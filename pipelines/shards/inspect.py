@@ -17,7 +17,7 @@ import numpy as np
 
 from pipelines.errors import UserError
 
-SHEET_FIELDS = (
+CONTACT_SHEET_FIELDS = (
     "frames", "frame_at", "affine", "sound", "clip", "crop", "boxes", "landmarks", "face_box",
     "id_coeffs", "exp_coeffs", "scale", "rotation", "translation", "fit_error",
 )  # fmt: skip
@@ -51,7 +51,7 @@ def read_member(path: Path, member: TarMember) -> bytes:
         return stream.read(member.size)
 
 
-def group_samples(path: Path) -> dict[str, list[TarMember]]:
+def group_members_by_sample(path: Path) -> dict[str, list[TarMember]]:
     """Key -> members, in order."""
     found: dict[str, list[TarMember]] = {}
     for member in list_members(path):
@@ -60,9 +60,9 @@ def group_samples(path: Path) -> dict[str, list[TarMember]]:
 
 
 # --- text ---------------------------------------------------------------------------------------------------
-def list_shard(path: Path, key: str | None) -> Iterator[str]:
+def describe_shard(path: Path, key: str | None) -> Iterator[str]:
     """Every sample as a line, and the fields of the one named, else of the first."""
-    found = group_samples(path)
+    found = group_members_by_sample(path)
     detailed = resolve_sample_key(path, found, key)
     yield f"{path.name}: {len(found):,} samples, {format_size(path.stat().st_size)}"
     for one, held in found.items():
@@ -100,7 +100,7 @@ def describe_member(path: Path, member: TarMember) -> str:
         return "a video file"
     data = read_member(path, member)
     if member.field == "frames":
-        count = len(frame_codec.frame_offsets(member.extension, data)) - 1
+        count = len(frame_codec.frame_byte_offsets(member.extension, data)) - 1
         return describe_array(frame_codec.decode_frames(member.extension, data, [0])).replace(
             "(1,", f"({count},"
         )
@@ -146,11 +146,15 @@ def _take(found: dict[str, Any], shard: Path, key: str) -> None:
     others = {"frame_at", "affine"} if "frames" in found else set()
 
     for member in list_members(shard):
-        if member.key != key or member.field not in SHEET_FIELDS or member.field in found.keys() | others:
+        if (
+            member.key != key
+            or member.field not in CONTACT_SHEET_FIELDS
+            or member.field in found.keys() | others
+        ):
             continue
         data = read_member(shard, member)
         if member.field == "frames":
-            found["count"] = len(frame_codec.frame_offsets(member.extension, data)) - 1
+            found["count"] = len(frame_codec.frame_byte_offsets(member.extension, data)) - 1
             found["indices"] = sheet_frames(found["count"])
             found["frames"] = frame_codec.decode_frames(member.extension, data, found["indices"].tolist())
         else:
@@ -161,7 +165,7 @@ def _beside(path: Path, key: str) -> Iterator[Path]:
     """Shards of the other families of the store (if the shard lies in one) that hold this clip: by the newest
     manifest that lists its recording."""
     from storage import locations
-    from storage.families import read_manifest, read_pack_record
+    from storage.families import read_node_manifest, read_pack_record
     from storage.files import Store
 
     node, root = path.parent.name, path.resolve().parents[2]
@@ -176,7 +180,7 @@ def _beside(path: Path, key: str) -> Iterator[Path]:
         if other in (node, "download") or key not in held:
             continue
         for entry in sorted(store.list(locations.manifests_folder(other)), key=lambda e: -e.mtime):
-            rows = read_manifest(store, other, Path(entry.name).stem)
+            rows = read_node_manifest(store, other, Path(entry.name).stem)
             packs = [row.pack for row in rows if row.unit == held[key] and row.status == "ok"]
             if packs and store.exists(locations.pack_path(other, packs[0])):
                 yield store.fetch(locations.pack_path(other, packs[0]))

@@ -121,7 +121,7 @@ def _header_faults(info: tarfile.TarInfo, names: set[str], size: int) -> Iterato
 
 def _is_key(key: str) -> bool:
     try:
-        shards.check_key(key)
+        shards.check_sample_key(key)
     except ValueError:
         return False
     return True
@@ -129,7 +129,7 @@ def _is_key(key: str) -> bool:
 
 def _extensions(name: str) -> tuple[str, ...]:
     expected = shards.FIELD_EXTENSIONS[name]
-    return tuple(frame_codec.FRAME_EXTENSIONS.values()) if expected == "jpgs" else (expected,)
+    return tuple(frame_codec.FRAMES_EXTENSION_BY_CODEC.values()) if expected == "jpgs" else (expected,)
 
 
 def _decode_faults(sample: _Sample, member: shards.MemberLocation, stream: IO[bytes] | None) -> Iterator[str]:
@@ -174,7 +174,7 @@ def _record(path: Path, sample: _Sample) -> shards.SampleRecord:
     for member in sample.members:
         if member.field == "frames" and "frames" in sample.values:
             data = payloads["frames"][1].read()
-            offsets = tuple(member.offset + o for o in frame_codec.frame_offsets(member.extension, data))
+            offsets = tuple(member.offset + o for o in frame_codec.frame_byte_offsets(member.extension, data))
     try:
         digest = shards.EncodedSample(sample.key, payloads).digest()
     except DamagedFile:  # truncated, which is reported already

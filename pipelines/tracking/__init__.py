@@ -33,8 +33,8 @@ from pipelines.tracking.server import (
     check_port_is_free,
     configured_tracking_uri,
     find_tracking_place,
+    mlflow_server_command,
     serve_ui,
-    ui_command,
 )
 from pipelines.tracking.tracker import MlflowTracker
 
@@ -45,6 +45,6 @@ __all__ = [
     "check_port_is_free",
     "configured_tracking_uri",
     "find_tracking_place",
+    "mlflow_server_command",
     "serve_ui",
-    "ui_command",
 ]

@@ -20,7 +20,7 @@ def _marker(run_id: str) -> str:
     return f"{locations.run_folder(run_id)}/tracked.json"
 
 
-def mark_delivered(store: Store, run_id: str, note: Mapping[str, object]) -> None:
+def mark_run_delivered_to_mlflow(store: Store, run_id: str, note: Mapping[str, object]) -> None:
     """Record that MLflow has all events of a run."""
     store.write_json(_marker(run_id), note)
 
@@ -33,14 +33,14 @@ def deliver_backlog(store: Store) -> None:
         events = list(ledger.read_events(store, run_id))
         if not events or not _over(events):
             continue
-        tracking, experiment = tracking_uri_and_experiment(events)
+        tracking, experiment = run_tracking_uri_and_experiment(events)
         tracker = MlflowTracker(find_tracking_place(store.uri, tracking), experiment, store.fetch)
         if not tracker.sync_run(events, over=True):
             return
-        mark_delivered(store, run_id, {"late": True})
+        mark_run_delivered_to_mlflow(store, run_id, {"late": True})
 
 
-def tracking_uri_and_experiment(events: Sequence[Event]) -> tuple[str, str]:
+def run_tracking_uri_and_experiment(events: Sequence[Event]) -> tuple[str, str]:
     """A run's tracking URI ("" = beside the store) and its experiment, from its first event."""
     runtime = events[0].get("config", {}).get("runtime", {}) if events else {}
     tracking = events[0].get("tracking", runtime.get("tracking", "")) if events else ""
@@ -51,7 +51,7 @@ def last_tracking_uri(store: Store) -> str:
     """Where the newest run is tracked, "" if beside the store."""
     for run_id in reversed(ledger.list_runs(store)):
         if events := list(ledger.read_events(store, run_id)):
-            return tracking_uri_and_experiment(events)[0]
+            return run_tracking_uri_and_experiment(events)[0]
     return ""
 
 

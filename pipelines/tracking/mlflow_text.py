@@ -40,10 +40,10 @@ def flatten_params(tree: object, prefix: str = "") -> dict[str, str]:
             for k, v in flatten_params(part, f"{prefix}.{name}".lstrip(".")).items()
         }
     text = tree if isinstance(tree, str) else json.dumps(tree, ensure_ascii=False, default=str)
-    return {sanitize_mlflow_name(prefix): truncate_text(redact_uris(text), MAX_PARAM_LENGTH)}
+    return {mlflow_name(prefix): truncate_text(redact_uris(text), MAX_PARAM_LENGTH)}
 
 
-def sanitize_mlflow_name(text: str) -> str:
+def mlflow_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_\-. /:]", "_", text)[:250]
 
 
@@ -53,7 +53,7 @@ def truncate_text(text: str, limit: int) -> str:
 
 def tag_texts(tags: Mapping[str, object]) -> dict[str, str]:
     return {
-        sanitize_mlflow_name(name): truncate_text(str(value), MAX_TAG_LENGTH)
+        mlflow_name(name): truncate_text(str(value), MAX_TAG_LENGTH)
         for name, value in tags.items()
         if value != ""
     }

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from pipelines.tracking.mlflow_text import (
     MAX_TAG_LENGTH,
     flatten_params,
+    mlflow_name,
     redact_tree,
     redact_uris,
-    sanitize_mlflow_name,
     tag_texts,
     to_yaml,
     truncate_text,
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 FetchFile = Callable[[str], Path]
 """Store path -> a local file with its bytes."""
 
-EXPERIMENT = "reenact"
+DEFAULT_EXPERIMENT = "reenact"
 EXTERNAL_MODEL_TAG = "mlflow.model.isExternal"
 """Tag of a logged model whose files MLflow does not hold."""
-PARENT_RUN_TAG_VALUE = "(run)"
+PARENT_RUN = "(run)"
 """Value of the tag reenact.node on a parent."""
 MAX_METRICS_PER_BATCH = 1000
 MAX_ARTIFACT_BYTES = 25 * 2**20
@@ -85,7 +85,9 @@ class _Table:
 class MlflowReplayer:
     """Applies events to MLflow, one by one and in order; metrics gather until `flush`."""
 
-    def __init__(self, where: TrackingPlace, experiment: str = EXPERIMENT, fetch: FetchFile | None = None):
+    def __init__(
+        self, where: TrackingPlace, experiment: str = DEFAULT_EXPERIMENT, fetch: FetchFile | None = None
+    ):
         silence_mlflow()
         from mlflow.tracking import MlflowClient
 
@@ -131,13 +133,13 @@ class MlflowReplayer:
                 self.client.log_batch(run_id, metrics=points[i : i + MAX_METRICS_PER_BATCH])
             points.clear()
         for pipeline_run, table in self._tables.items():
-            if table.changed and (parent := self._find(pipeline_run, PARENT_RUN_TAG_VALUE)):
+            if table.changed and (parent := self._find(pipeline_run)):
                 note = RunTag("mlflow.note.content", truncate_text(table.markdown(), MAX_TAG_LENGTH))
                 self.client.log_batch(parent.id, tags=[note])
                 table.changed = False
 
     # --- finding and making runs ---
-    def _find(self, pipeline_run: str, node: str) -> _Run | None:
+    def _find(self, pipeline_run: str, node: str = PARENT_RUN) -> _Run | None:
         known = self._runs.get((pipeline_run, node))
         if known is None:
             rows = self._search({f"reenact.attempt.{pipeline_run}": "1", "reenact.node": node})
@@ -168,9 +170,8 @@ class MlflowReplayer:
         if run is None and (unfinished := self._find_unfinished(node, tags.get("reenact.key", ""))):
             run = self._take_up(unfinished, node, tags)
         elif run is None:
-            made = self.client.create_run(
-                self.experiment, event_timestamp_ms(event), tags=tag_texts(tags), run_name=name
-            )
+            start = event_time_ms(event)
+            made = self.client.create_run(self.experiment, start, tags=tag_texts(tags), run_name=name)
             run = _Run(made.info.run_id, True, fresh=True)
         elif run.current:
             self._tag(run.id, tags)
@@ -179,7 +180,7 @@ class MlflowReplayer:
 
     def _find_unfinished(self, node: str, key: str) -> Run | None:
         """A run of the same node and key that has a curve and no end: to be continued, not begun again."""
-        if node == PARENT_RUN_TAG_VALUE or not key:
+        if node == PARENT_RUN or not key:
             return None
         rows = self._search({"reenact.node": node, "reenact.key": key, "reenact.live": "1"})
         return next((row for row in rows[:1] if row.info.status != "FINISHED"), None)
@@ -187,7 +188,7 @@ class MlflowReplayer:
     def _take_up(self, unfinished: Run, node: str, tags: Mapping[str, str]) -> _Run:
         """Move a cut-short run under the present parent; the earlier parent keeps a pointer."""
         run_id, before = unfinished.info.run_id, unfinished.data.tags.get("reenact.run_id", "")
-        if parent := self._find(before, PARENT_RUN_TAG_VALUE):
+        if parent := self._find(before):
             self._tag(parent.id, {f"continued.{node}": run_id})
         if (before, node) in self._runs:
             self._runs[before, node].current = False
@@ -225,7 +226,7 @@ class MlflowReplayer:
             **({"mlflow.source.git.commit": git["commit"]} if git.get("commit") else {}),
         }
         name = event.get("name") or event["run_id"]
-        run = self._open(event, PARENT_RUN_TAG_VALUE, name, tags)
+        run = self._open(event, PARENT_RUN, name, tags)
         self._stores[event["run_id"]] = store
         self._tables[event["run_id"]].header = f"`{event['run_id']}`" + (f" in `{store}`" if store else "")
         self._tables[event["run_id"]].changed = True
@@ -240,22 +241,22 @@ class MlflowReplayer:
         table = self._tables[event["run_id"]]
         for node in [n for n, (state, *_) in table.rows.items() if state == "running"]:
             self._close(event, node, "KILLED")  # it was cut short with the run
-        if event.get("error") and (run := self._find(event["run_id"], PARENT_RUN_TAG_VALUE)):
+        if event.get("error") and (run := self._find(event["run_id"])):
             self._tag(run.id, {"reenact.error": event["error"]})
-        self._close(event, PARENT_RUN_TAG_VALUE, event["status"])
+        self._close(event, PARENT_RUN, event["status"])
 
     def _close(self, event: Event, node: str, status: str) -> None:
         run = self._find(event["run_id"], node)
-        if node != PARENT_RUN_TAG_VALUE:
+        if node != PARENT_RUN:
             self._tables[event["run_id"]].put(node, status.lower(), event=event)
         self.flush()
         if run is not None and run.current:
-            self.client.set_terminated(run.id, status, end_time=event_timestamp_ms(event))
+            self.client.set_terminated(run.id, status, end_time=event_time_ms(event))
 
     # --- node events ---
     def _on_node_started(self, event: Event) -> None:
         node, inputs = event["node"], event.get("inputs") or {}
-        parent = self._find(event["run_id"], PARENT_RUN_TAG_VALUE)
+        parent = self._find(event["run_id"])
         reasons = "; ".join(event.get("reasons") or [])
         tags = {
             "reenact.key": event["key"],
@@ -298,7 +299,7 @@ class MlflowReplayer:
             r for r in self._search({"reenact.node": node, "reenact.key": key}) if r.info.status == "FINISHED"
         ]
         maker = makers[0].info.run_id if makers else f"key {key}"
-        if parent := self._find(event["run_id"], PARENT_RUN_TAG_VALUE):
+        if parent := self._find(event["run_id"]):
             self._tag(parent.id, {f"cached.{node}": maker})
         link = f"[made here](#/experiments/{self.experiment}/runs/{maker})" if makers else f"key `{key}`"
         self._tables[event["run_id"]].put(node, event.get("state") or "cached", link, event)
@@ -306,9 +307,7 @@ class MlflowReplayer:
     def _on_params(self, event: Event) -> None:
         if run := self._find(event["run_id"], event["node"]):
             self._params(run, flatten_params(event["values"]))
-        if (text := event["values"].get("provenance")) and (
-            parent := self._find(event["run_id"], PARENT_RUN_TAG_VALUE)
-        ):
+        if (text := event["values"].get("provenance")) and (parent := self._find(event["run_id"])):
             self._tag(parent.id, {f"provenance.{event['node']}": text})  # beside the final figures there
 
     def _on_metrics(self, event: Event) -> None:
@@ -323,9 +322,8 @@ class MlflowReplayer:
             self._tag(run.id, {"reenact.live": "1"})
         for name, value in event["values"].items():
             last = self._last_step(run, name)
-            if (
-                step > last
-            ):  # a resumed phase repeats the steps since its checkpoint; the curve must not zigzag
+            # A resumed phase repeats the steps since its checkpoint; the curve must not zigzag.
+            if step > last:
                 self._point(run.id, name, value, event, step)
                 run.steps[name] = step
 
@@ -333,19 +331,17 @@ class MlflowReplayer:
         """Final figures: on the node's run and on the parent, so that charts of parents are not empty. There
         they bear the node's name, since two models have figures of one name.
         """
-        for node in (event["node"], PARENT_RUN_TAG_VALUE):
+        for node in (event["node"], PARENT_RUN):
             if run := self._find(event["run_id"], node):
                 for name, value in values.items():
                     figure = (
-                        f"{event['node']}/{name.partition('/')[2] or name}"
-                        if node == PARENT_RUN_TAG_VALUE
-                        else name
+                        f"{event['node']}/{name.partition('/')[2] or name}" if node == PARENT_RUN else name
                     )
                     self._point(run.id, figure, value, event, max(self._last_step(run, figure), 0))
 
     def _last_step(self, run: _Run, name: str) -> int:
         if name not in run.steps:
-            history = [] if run.fresh else self.client.get_metric_history(run.id, sanitize_mlflow_name(name))
+            history = [] if run.fresh else self.client.get_metric_history(run.id, mlflow_name(name))
             run.steps[name] = max((point.step for point in history), default=-1)
         return run.steps[name]
 
@@ -353,17 +349,14 @@ class MlflowReplayer:
         """Stamped with the event's time: the store drops a point it already has."""
         from mlflow.entities import Metric
 
-        self._metrics[run_id].append(
-            Metric(sanitize_mlflow_name(name), float(value), event_timestamp_ms(event), step)
-        )
+        self._metrics[run_id].append(Metric(mlflow_name(name), float(value), event_time_ms(event), step))
 
     def _on_node_finished(self, event: Event) -> None:
         node = event["node"]
         run = self._find(event["run_id"], node)
         if run is None:  # failed before it started
-            self._tables[event["run_id"]].put(
-                node, event["status"].lower(), redact_uris(event.get("error", ""))
-            )
+            reason = redact_uris(event.get("error", ""))
+            self._tables[event["run_id"]].put(node, event["status"].lower(), reason)
             return
         counts = {f"units/{name}": n for name, n in (event.get("counts") or {}).items()}
         seconds = {"seconds": event["seconds"]} if "seconds" in event else {}
@@ -419,7 +412,7 @@ class MlflowReplayer:
             return
         if local := self._local(path):
             with Image.open(local) as image:
-                self.client.log_image(run.id, image, key=key, step=step, timestamp=event_timestamp_ms(event))
+                self.client.log_image(run.id, image, key=key, step=step, timestamp=event_time_ms(event))
 
     def _model(self, run: _Run, file: str, event: Event) -> None:
         """A checkpoint as a logged model that points into the store."""
@@ -443,7 +436,7 @@ class MlflowReplayer:
         self.client.log_outputs(run.id, [LoggedModelOutput(model.model_id, step)])
 
 
-def event_timestamp_ms(event: Event) -> int:
+def event_time_ms(event: Event) -> int:
     return int(event.get("time", 0) * 1000)
 
 

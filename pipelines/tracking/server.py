@@ -22,8 +22,8 @@ from pipelines.errors import UserError
 from pipelines.tracking.mlflow_text import redact_uris
 from storage.uris import expand_home, reject_credentials
 
-STOP_SECONDS = 5.0
-POLL_SECONDS = 0.3
+MLFLOW_SERVER_STOP_SECONDS = 5.0
+SERVER_START_POLL_SECONDS = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def find_tracking_place(store_root: str, tracking_uri: str = "") -> TrackingPlac
     return TrackingPlace(f"{scheme}:///{quote(root)}/mlflow.db", f"{quote(root)}/artifacts")
 
 
-def ui_command(store_root: str, tracking_uri: str = "", port: int = 5000) -> list[str]:
+def mlflow_server_command(store_root: str, tracking_uri: str = "", port: int = 5000) -> list[str]:
     """argv of the MLflow server of this store: one worker, this machine only."""
     where = find_tracking_place(store_root, tracking_uri)
     if where.on_server:
@@ -80,7 +80,7 @@ def serve_ui(
 ) -> None:  # fmt: skip
     """Run the server until it ends, or Ctrl-C or SIGTERM ends this process. waiting: called now and then
     until it answers; up: once it does. UserError where it cannot run."""
-    argv = ui_command(store_root, tracking_uri, port)
+    argv = mlflow_server_command(store_root, tracking_uri, port)
     check_port_is_free(port)
     make_database_folder(find_tracking_place(store_root, tracking_uri))
     # Without the job executor the server is 2 processes and up in 6 s; with it 15 and 18 s.
@@ -92,7 +92,7 @@ def serve_ui(
             started = time.monotonic()
             while server.poll() is None and not is_server_up(port):
                 waiting(time.monotonic() - started)
-                time.sleep(POLL_SECONDS)
+                time.sleep(SERVER_START_POLL_SECONDS)
             if server.poll() is None:
                 up()
             if server.wait():
@@ -109,7 +109,7 @@ def end_process(server: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
-        server.wait(STOP_SECONDS)
+        server.wait(MLFLOW_SERVER_STOP_SECONDS)
     with suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGKILL)
 

@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import Iterable
 
 from pipelines.tracking.mlflow_text import redact_uris
-from pipelines.tracking.replay import EXPERIMENT, FetchFile, MlflowReplayer, silence_mlflow
+from pipelines.tracking.replay import DEFAULT_EXPERIMENT, FetchFile, MlflowReplayer, silence_mlflow
 from pipelines.tracking.server import TrackingPlace
 from storage.ledger import Event
 
 FLUSH_SECONDS = 2.0
-RETRY_SECONDS = 20.0
+MLFLOW_RETRY_SECONDS = 20.0
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,12 @@ class MlflowTracker:
     """Feeds events to MLflow from a thread. Nothing here waits for MLflow or raises because of it: what
     cannot be delivered is retried while the run lasts, and stays in the ledger for `sync`."""
 
-    def __init__(self, where: TrackingPlace, experiment: str = EXPERIMENT, fetch: FetchFile | None = None):
+    def __init__(
+        self,
+        where: TrackingPlace,
+        experiment: str = DEFAULT_EXPERIMENT,
+        fetch: FetchFile | None = None,
+    ):
         self._where, self._experiment, self._fetch = where, experiment, fetch
         self._queue: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._replayer: MlflowReplayer | None = None
@@ -78,7 +83,7 @@ class MlflowTracker:
             closing = self._take(backlog)
             if backlog and (closing or time.monotonic() >= retry_at):
                 self._delivered = self._deliver(backlog)
-                retry_at = 0.0 if self._delivered else time.monotonic() + RETRY_SECONDS
+                retry_at = 0.0 if self._delivered else time.monotonic() + MLFLOW_RETRY_SECONDS
 
     def _take(self, backlog: deque[Event]) -> bool:
         """Move queued events to the backlog, waiting a little for the first; True once the end mark is

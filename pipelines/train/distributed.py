@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from models.perception.interfaces import Configurable, InferenceSettings
+from models.perception.interfaces import InferenceConfigurable, InferenceSettings
 from models.task import Batch
 from pipelines.dataset.sampler import SampleChunk
 
@@ -105,6 +105,6 @@ def chunk_to_device(chunk: SampleChunk, device: torch.device) -> Batch:
 def nets_to_device(nets: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Perception nets, moved to where the training runs."""
     for net in nets.values():
-        if isinstance(net, Configurable):
+        if isinstance(net, InferenceConfigurable):
             net.configure_inference(InferenceSettings(device="cuda" if device.type == "cuda" else "cpu"))
     return nets

@@ -11,7 +11,7 @@ from models import provenance
 from models.api import EMA_SUFFIX, Phase, WeightsSource, checkpoint_role
 from models.errors import InvalidSettings
 from models.spec import load_model_spec
-from models.weights import find_weights
+from models.weights import find_third_party_weights
 from pipelines.engine.fingerprint import resolve_entry_point
 from pipelines.train.net_parts import part_of_parameter
 from pipelines.train.state import (
@@ -20,9 +20,9 @@ from pipelines.train.state import (
     START_FILE,
     STATE_FILE,
     best_file_name,
-    check_step,
+    check_checkpoint_step,
     count_trained_steps,
-    used_checkpoint_file_name,
+    frozen_checkpoint_file_name,
 )
 from storage import checkpoints
 from storage.checkpoints import StepCheckpoints
@@ -40,7 +40,7 @@ def continues_published_run(ctx: NodeContext, phase: Phase) -> bool:
     """Whether the published, shorter run of this phase has come further than what lies in the work folder."""
     if ctx.previous is None:
         return False
-    newest = StepCheckpoints(ctx.scratch).latest_step(phase.steps)
+    newest = StepCheckpoints(ctx.scratch).latest_step_up_to(phase.steps)
     return newest is None or newest < ctx.previous.steps
 
 
@@ -57,13 +57,13 @@ def copy_weights_to_scratch(ctx: NodeContext, model: str, phase: Phase) -> None:
             checkpoints.save_checkpoint(
                 folder / MODEL_FILE, *_open(ctx, model, phase, source, checkpoint_role("uses", name))
             )
-            store.put(folder / MODEL_FILE, used_checkpoint_file_name(name))
+            store.put(folder / MODEL_FILE, frozen_checkpoint_file_name(name))
     if ctx.previous is not None and continues_published_run(ctx, phase):
-        path = check_step(ctx.previous.path(STATE_FILE), ctx.previous.steps)
+        path = check_checkpoint_step(ctx.previous.path(STATE_FILE), ctx.previous.steps)
         _, about = checkpoints.load_checkpoint(path)
         if "best" in about:
             step = about["best"][1]
-            _copy_in(check_step(ctx.previous.path(BEST_FILE), step), store, best_file_name(step))
+            _copy_in(check_checkpoint_step(ctx.previous.path(BEST_FILE), step), store, best_file_name(step))
         _copy_in(path, store, StepCheckpoints.file_name(about["step"]))
 
 
@@ -83,7 +83,9 @@ def collect_initial_weights(
     for part, source in phase.init_sources.items():
         tensors, about = opened[source.name]
         chosen = _choose(tensors, part, source, phase, f"train.{model}.{phase.name}")
-        provenances = provenance.combine_provenance(provenances, provenance.provenance_from_metadata(about))
+        provenances = provenance.combine_phase_provenance(
+            provenances, provenance.provenance_from_metadata(about)
+        )
         if source.released is not None:
             released |= {part_of_parameter(name.partition(".")[2]) for name in chosen}
         elif not source.model and phase.resume_optimizers:
@@ -111,7 +113,7 @@ def _open(
     if source.phase is not None:
         return checkpoints.load_checkpoint(_input(ctx, model, source, role).path(MODEL_FILE))
     released = load_model_spec(model).released[source.released or ""]
-    files = {name: weights_path(ctx.store, find_weights(name)) for name in released.files}
+    files = {name: weights_path(ctx.store, find_third_party_weights(name)) for name in released.files}
     tensors, provenances = resolve_entry_point(released.reader)(files, getattr(ctx.config, model), phase)
     return tensors, {"provenance": provenances}
 

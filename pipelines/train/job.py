@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipelines.engine.node import NodeContext
 
 
-class TrainJob(Struct, frozen=True, kw_only=True):
+class TrainJobSpec(Struct, frozen=True, kw_only=True):
     """All a worker needs; pickled to it."""
 
     node: str
@@ -54,7 +54,7 @@ def make_train_job(
     name: str,
     train: Mapping[str, SplitClips],
     held_out: Mapping[str, SplitClips] | None,
-) -> TrainJob:
+) -> TrainJobSpec:
     """The phase `name` of a model, on these tables."""
     spec = load_model_spec(model)
     section, runtime = getattr(ctx.config, model), ctx.runtime
@@ -63,7 +63,7 @@ def make_train_job(
     seed, precision = settings.pop("seed"), settings.pop("precision")
     seed = seed if phase.seed is None else phase.seed
     settings |= {name: getattr(ctx.config, name) for name in spec.extra_sections(section)}
-    return TrainJob(
+    return TrainJobSpec(
         node=ctx.node,
         phase=phase,
         build=partial(resolve_entry_point(spec.tasks[name].task), **settings),

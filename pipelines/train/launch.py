@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from models.api import Phase
 from models.errors import InvalidSettings
 from models.provenance import describe_provenance
-from models.spec import FamilyFields, load_model_spec, units_role
-from pipelines.dataset.splits import count_missing_clips, count_without_sound
+from models.spec import FamilyFields, load_model_spec, units_table_role
+from pipelines.dataset.splits import count_missing_clips, describe_clips_without_sound
 from pipelines.errors import UserError
 from pipelines.train.metric_log import (
     METRICS_FILE,
@@ -38,7 +38,7 @@ from storage.files import Store
 if TYPE_CHECKING:
     from pipelines.dataset.sampler import SplitClips
     from pipelines.engine.node import NodeContext
-    from pipelines.train.job import TrainJob
+    from pipelines.train.job import TrainJobSpec
     from pipelines.train.tables import TableSplit
 
 _IN_PROCESS = threading.Lock()
@@ -53,17 +53,17 @@ def train_phase(ctx: NodeContext, model: str, phase: str) -> None:
     section = getattr(ctx.config, model)
     settings: Phase = section.phases[phase]
     spec = load_model_spec(model)
-    train, held_out = open_tables(ctx, spec.tables(section, settings), spec.unit_tables)
+    train, held_out = open_training_tables(ctx, spec.phase_sample_tables(section, settings), spec.unit_tables)
     if any(step > settings.steps for step in StepCheckpoints(ctx.scratch).steps()):  # a longer run's
         ctx.set_scratch_subfolder(f"steps-{settings.steps}")
     job = make_train_job(ctx, model, phase, train, held_out)
-    prepare_work_folder(ctx, model, job.phase)
-    if follow_training(ctx, job, partial(run_workers, ctx, job)):
+    prepare_training_work_folder(ctx, model, job.phase)
+    if follow_training(ctx, job, partial(run_training_workers, ctx, job)):
         publish_checkpoint(ctx, job)
 
 
 # --- what goes in -------------------------------------------------------------------------------------------
-def prepare_work_folder(ctx: NodeContext, model: str, phase: Phase) -> None:
+def prepare_training_work_folder(ctx: NodeContext, model: str, phase: Phase) -> None:
     """Put into the work folder what every worker begins with, and the lines of the run that is continued."""
     from pipelines.train.initial_weights import continues_published_run, copy_weights_to_scratch
 
@@ -73,7 +73,7 @@ def prepare_work_folder(ctx: NodeContext, model: str, phase: Phase) -> None:
         truncate_metric_log(store, 0)
         _copy_lines(ctx.previous.path(METRICS_FILE), store)
     else:  # before anybody reads along: a resumed run repeats the steps after its checkpoint
-        truncate_metric_log(store, StepCheckpoints(ctx.scratch).latest_step(phase.steps) or 0)
+        truncate_metric_log(store, StepCheckpoints(ctx.scratch).latest_step_up_to(phase.steps) or 0)
     copy_weights_to_scratch(ctx, model, phase)
 
 
@@ -86,25 +86,25 @@ def _copy_lines(path: Path, store: Store) -> None:
     log.flush()
 
 
-def open_tables(
+def open_training_tables(
     ctx: NodeContext, tables: Mapping[str, FamilyFields], unit_tables: Collection[str] = ()
 ) -> tuple[dict[str, SplitClips], dict[str, SplitClips] | None]:
     """Tables to train on; the same of rows that are held out, or None where one of them has none. `tables`:
     name -> node -> the fields read from it. `unit_tables`: those of the model (`ModelSpec.unit_tables`)."""
-    splits = {name: open_table(ctx, name, reads, unit_tables) for name, reads in tables.items()}
+    splits = {name: open_training_table(ctx, name, reads, unit_tables) for name, reads in tables.items()}
     held_out = {name: split.rows["test"] for name, split in splits.items() if split.rows["test"].identities}
     train = {name: split.rows["train"] for name, split in splits.items()}
     return train, held_out if held_out and held_out.keys() == train.keys() else None
 
 
-def open_table(
+def open_training_table(
     ctx: NodeContext, table: str, reads: FamilyFields, unit_tables: Collection[str] = ()
 ) -> TableSplit:
     """Rows to train on, held out. The run records how many there are, how many are missing in a family, and
     how many have no sound where the task reads speech features."""
     from pipelines.train.tables import split_rows
 
-    units = units_role(table) if units_role(table) in ctx.inputs else ""
+    units = units_table_role(table) if units_table_role(table) in ctx.inputs else ""
     split = split_rows(ctx.inputs, reads, units, unit_tables)
     where = "data" if table == "clips" else f"data.{table}"
     for name, rows in split.rows.items():
@@ -112,7 +112,7 @@ def open_table(
         facts: dict[str, int | str]
         facts = {"rows": len(keys)} if units else {"identities": len(rows.identities), "clips": len(keys)}
         if keys and "clip" in split.stored.fields and "speech" in reads:
-            facts["without_sound"] = count_without_sound(split.stored, keys)
+            facts["without_sound"] = describe_clips_without_sound(split.stored, keys)
         of_split = [k for k in split.stored.clips.keys if split.split_of(k) == name]
         facts |= {
             f"missing.{node}": n for node, n in count_missing_clips(split.stored, reads, of_split).items()
@@ -127,7 +127,7 @@ def open_table(
 
 
 # --- running ------------------------------------------------------------------------------------------------
-def run_workers(ctx: NodeContext, job: TrainJob) -> None:
+def run_training_workers(ctx: NodeContext, job: TrainJobSpec) -> None:
     """Ray Train's worker group, or this process with runtime.train_workers 0. Returns when training has
     ended.
     """
@@ -179,20 +179,19 @@ def _check_room(workers: int, cpus: int, use_gpu: bool) -> None:
 
 
 # --- what comes out -----------------------------------------------------------------------------------------
-def publish_checkpoint(ctx: NodeContext, job: TrainJob) -> None:
+def publish_checkpoint(ctx: NodeContext, job: TrainJobSpec) -> None:
     """The last checkpoint and the logs -> the artifact's files, without anything that depends on the time of
     day.
     """
-    from pipelines.train.state import publish_weights
+    from pipelines.train.state import write_state_and_weights_files
     from pipelines.train.worker import SAMPLE_GRID_FILE
 
     store, files = Store(ctx.scratch), StepCheckpoints(ctx.scratch)
-    if files.latest_step(job.phase.steps) != job.phase.steps:
-        raise RuntimeError(
-            f"{job.node} ended at step {files.latest_step(job.phase.steps)} of {job.phase.steps}; run again"
-        )
+    reached = files.latest_step_up_to(job.phase.steps)
+    if reached != job.phase.steps:
+        raise RuntimeError(f"{job.node} ended at step {reached} of {job.phase.steps}; run again")
     tensors, about = files.load(job.phase.steps)
-    publish_weights(ctx.out, tensors, about, store)
+    write_state_and_weights_files(ctx.out, tensors, about, store)
     if "best" in about:
         figure = job.phase.best.figure if job.phase.best else ""
         ctx.log_metrics({f"final/best_{figure}": about["best"][0], "final/best_step": about["best"][1]})

@@ -15,18 +15,18 @@ import torch
 
 from models.api import Phase
 from models.errors import InvalidSettings
-from pipelines.dataset.sampler import WorkerShare, iterate_chunks
+from pipelines.dataset.sampler import WorkerShare, iterate_sample_chunks
 from pipelines.train.distributed import DistributedContext
-from pipelines.train.job import TrainJob
+from pipelines.train.job import TrainJobSpec
 from pipelines.train.state import TrainState
-from pipelines.train.updates import make_passes, train_step
+from pipelines.train.updates import make_update_passes, train_step
 from pipelines.train.validate import ValidationResult, validate_net
 from storage.checkpoints import StepCheckpoints
 from storage.files import Store
 
 
 def begin_training(
-    job: TrainJob, worker: DistributedContext, files: StepCheckpoints, step: int | None
+    job: TrainJobSpec, worker: DistributedContext, files: StepCheckpoints, step: int | None
 ) -> TrainState:
     """The state that training goes on from: that of a checkpoint of this phase, or its beginning."""
     torch.set_float32_matmul_precision("high")
@@ -46,7 +46,7 @@ def is_validation_step(phase: Phase, step: int) -> bool:
     return step == phase.steps or step % phase.validate_every == 0
 
 
-def validate_and_keep_best(job: TrainJob, state: TrainState, device: torch.device) -> ValidationResult:
+def validate_and_keep_best(job: TrainJobSpec, state: TrainState, device: torch.device) -> ValidationResult:
     """Validate, and keep the weights if they are the best yet. Only the phase says which steps may be the
     best: the last one of a run that goes on later would not have been validated in one go.
     """
@@ -63,13 +63,13 @@ def validate_and_keep_best(job: TrainJob, state: TrainState, device: torch.devic
     return found
 
 
-def run_steps(job: TrainJob, state: TrainState, worker: DistributedContext) -> Iterator[int]:
+def run_steps(job: TrainJobSpec, state: TrainState, worker: DistributedContext) -> Iterator[int]:
     """Do the steps that are left, one for each item."""
     phase = job.phase
-    passes = make_passes(phase, state.parameters)
-    share = WorkerShare(phase.batch, phase.chunk_size, worker.rank, worker.world)
+    passes = make_update_passes(phase, state.parameters)
+    share = WorkerShare(phase.batch, phase.samples_per_chunk, worker.rank, worker.world)
     left = range(state.step + 1, phase.steps + 1)
-    chunks = iterate_chunks(state.task, job.train, job.seed, left, share, job.readers, job.prefetch)
+    chunks = iterate_sample_chunks(state.task, job.train, job.seed, left, share, job.readers, job.prefetch)
     with contextlib.closing(chunks):
         for step in left:
             began = time.perf_counter()

@@ -17,13 +17,13 @@ from storage.files import Store
 
 if TYPE_CHECKING:
     from pipelines.engine.node import NodeContext
-    from pipelines.train.job import TrainJob
+    from pipelines.train.job import TrainJobSpec
 
-POLL_SECONDS = 0.5  # seconds between two looks at the metric lines
-STOP_TIMEOUT = 300.0  # seconds that workers get to end their step and to save it
+METRIC_LOG_POLL_SECONDS = 0.5  # seconds between two looks at the metric lines
+WORKER_STOP_TIMEOUT_SECONDS = 300.0  # seconds that workers get to end their step and to save it
 
 
-def follow_training(ctx: NodeContext, job: TrainJob, run: Callable[[], None]) -> bool:
+def follow_training(ctx: NodeContext, job: TrainJobSpec, run: Callable[[], None]) -> bool:
     """Run in a thread and pass metric lines on as they appear -> False if cancelled: then the workers have
     stopped at the end of a step, and its checkpoint is saved.
     """
@@ -41,10 +41,10 @@ def follow_training(ctx: NodeContext, job: TrainJob, run: Callable[[], None]) ->
     thread.start()
     until: float | None = None
     while thread.is_alive() and (until is None or time.monotonic() < until):
-        thread.join(POLL_SECONDS)
+        thread.join(METRIC_LOG_POLL_SECONDS)
         lines.forward_new_metrics()
         if until is None and ctx.cancelled():
-            until = time.monotonic() + STOP_TIMEOUT
+            until = time.monotonic() + WORKER_STOP_TIMEOUT_SECONDS
             store.write(STOP_FILE, b"")
             ctx.report_progress(
                 lines.step, steps, f"stopping at the end of a step (logged last: {lines.step})"
@@ -72,7 +72,7 @@ def worker_error(node: str, error: BaseException) -> BaseException:
 class MetricForwarder:
     """Metric lines forwarded to the run, each once."""
 
-    def __init__(self, ctx: NodeContext, job: TrainJob, store: Store) -> None:
+    def __init__(self, ctx: NodeContext, job: TrainJobSpec, store: Store) -> None:
         self.ctx, self.job, self.reader = ctx, job, MetricReader(store)
         self.step, self.latest = 0, dict[str, float]()
 

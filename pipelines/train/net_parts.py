@@ -12,7 +12,7 @@ from models.errors import InvalidSettings
 def freeze_other_parts(net: nn.Module, trainable: Iterable[str]) -> dict[str, nn.Parameter]:
     """Freeze everything but the named children of the net -> their parameters by name, in the net's order.
 
-    Frozen parts stay in eval mode; call `set_train_mode` before each stretch of training.
+    Frozen parts stay in eval mode; call `set_train_and_eval_modes` before each stretch of training.
     """
     children, chosen = dict(net.named_children()), set(trainable)
     if unknown := sorted(chosen - set(children)):
@@ -20,11 +20,11 @@ def freeze_other_parts(net: nn.Module, trainable: Iterable[str]) -> dict[str, nn
     net.requires_grad_(False)
     for name in chosen:
         children[name].requires_grad_(True)
-    set_train_mode(net, chosen)
+    set_train_and_eval_modes(net, chosen)
     return {name: p for name, p in net.named_parameters() if p.requires_grad}
 
 
-def set_train_mode(net: nn.Module, trainable: Iterable[str]) -> None:
+def set_train_and_eval_modes(net: nn.Module, trainable: Iterable[str]) -> None:
     """Training mode for the parts that learn, eval mode for the others."""
     chosen = set(trainable)
     net.eval()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.api import Ema, Optimizer
+from models.api import EmaSettings, Optimizer
 from pipelines.train.ranger import Ranger
 
 
@@ -97,7 +97,7 @@ def build_optimizer(settings: Optimizer, groups: list[dict[str, Any]]) -> torch.
 class ParameterEma:
     """Running means of parameters: mean <- decay * mean + (1 - decay) * now, by part of the net."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], settings: Mapping[str, Ema]) -> None:
+    def __init__(self, parameters: Mapping[str, nn.Parameter], settings: Mapping[str, EmaSettings]) -> None:
         """parameters: of the net, by name; those of the parts in `settings` have a mean."""
         self.settings = dict(settings)
         self.parameters = {name: p for name, p in parameters.items() if name.partition(".")[0] in settings}

@@ -19,9 +19,9 @@ from models.errors import InvalidSettings
 from models.task import inference_weights
 from pipelines.errors import UserError
 from pipelines.train.distributed import nets_to_device
-from pipelines.train.job import TrainJob
+from pipelines.train.job import TrainJobSpec
 from pipelines.train.meters import LossMeters, StepTimer
-from pipelines.train.net_parts import freeze_other_parts, part_of_parameter, set_train_mode
+from pipelines.train.net_parts import freeze_other_parts, part_of_parameter, set_train_and_eval_modes
 from pipelines.train.optim import NamedOptimizer, ParameterEma
 from pipelines.train.stop_file import StopState
 from storage import checkpoints
@@ -36,13 +36,13 @@ class TrainState:
     """Net, optimizers, running means, the task's own state and the step: what a checkpoint holds, and nothing
     else that matters."""
 
-    def __init__(self, job: TrainJob, device: torch.device) -> None:
+    def __init__(self, job: TrainJobSpec, device: torch.device) -> None:
         self.job, self.step = job, 0
         self.task = job.build()
-        self.task.set_frozen_nets(nets_to_device(job.nets(), device) | load_used_checkpoints(job))
+        self.task.set_frozen_nets(nets_to_device(job.nets(), device) | load_phase_used_checkpoints(job))
         self.net: nn.Module = self.task.net.to(device)
         phase = job.phase
-        self.parameters = freeze_other_parts(self.net, phase.trainable)
+        self.parameters = freeze_other_parts(self.net, phase.trainable_parts)
         self.optimizers = {
             name: self._optimizer(name)
             for name in dict.fromkeys(update.optimizer for update in phase.active_updates.values())
@@ -65,7 +65,7 @@ class TrainState:
     @property
     def moving_buffers(self) -> list[Tensor]:
         """Buffers of the parts that learn, such as running statistics."""
-        trainable = set(self.job.phase.trainable)
+        trainable = set(self.job.phase.trainable_parts)
         return [buffer for name, buffer in self.net.named_buffers() if part_of_parameter(name) in trainable]
 
     def resume(self, files: StepCheckpoints, step: int | None) -> None:
@@ -75,7 +75,7 @@ class TrainState:
             tensors, about = files.load(step)
             self._restore(tensors, about)
             if self.best:
-                find_best_weights(files.store, self.best[1])
+                find_best_weights_at_step(files.store, self.best[1])
         elif files.store.exists(START_FILE):
             self._begin(*checkpoints.load_checkpoint(files.store.fetch(START_FILE)))
         elif phase.init_sources:
@@ -86,7 +86,7 @@ class TrainState:
                 f"{self.job.node}: no weights of {node} in its work folder to start from; run that first: "
                 f"`reenact run RUN.yaml --only {node}`"
             )
-        elif frozen := sorted(self._parts() - set(phase.trainable)):
+        elif frozen := sorted(self._parts() - set(phase.trainable_parts)):
             raise InvalidSettings(
                 f"{self.job.node} starts from nothing, but does not train {frozen}; set init to a phase or "
                 "to weights.<id> that brings them"
@@ -101,21 +101,21 @@ class TrainState:
         found = self.net.load_state_dict(net, strict=False)
         begun = {part_of_parameter(name) for name in net}
         absent = {part_of_parameter(name) for name in found.missing_keys}
-        missing, half = sorted(absent - set(phase.trainable)), sorted(absent & begun)
+        missing, half = sorted(absent - set(phase.trainable_parts)), sorted(absent & begun)
         if found.unexpected_keys or missing or half:
             raise InvalidSettings(
                 f"{self.job.node} cannot start from {about.get('phase')}: it brings unknown tensors "
                 f"{found.unexpected_keys[:3]}, lacks the frozen parts {missing}, has only a share of {half}"
             )
         before = provenance.provenance_after_training(
-            provenance.provenance_from_metadata(about), self._parts(), phase.trainable
+            provenance.provenance_from_metadata(about), self._parts(), phase.trainable_parts
         )
         first = next(iter(phase.active_updates.values()))
         if set(about.get("released", ())) & set(
             first.learning_rate_scales
         ):  # trained with all that is published
-            before = dict.fromkeys(self.provenance, provenance.AS_PUBLISHED) | before
-        self.provenance = provenance.combine_provenance(before, self.provenance)
+            before = dict.fromkeys(self.provenance, provenance.AS_PUBLISHED_PROVENANCE) | before
+        self.provenance = provenance.combine_phase_provenance(before, self.provenance)
         self.ema = ParameterEma(self.parameters, phase.ema_parts)
         self._restore_means(tensors)
         if phase.resume_optimizers:
@@ -156,7 +156,7 @@ class TrainState:
         self.ema.swap_with_weights()
         self.net.eval()
         yield
-        set_train_mode(self.net, self.job.phase.trainable)
+        set_train_and_eval_modes(self.net, self.job.phase.trainable_parts)
         self.ema.swap_with_weights()
 
     def keep_best(self, store: Store, value: float) -> None:
@@ -202,16 +202,18 @@ def count_trained_steps(tensors: Mapping[str, Tensor], about: Mapping[str, Any],
     return max(steps, default=about["step"])
 
 
-def load_used_checkpoints(job: TrainJob) -> dict[str, dict[str, Tensor]]:
+def load_phase_used_checkpoints(job: TrainJobSpec) -> dict[str, dict[str, Tensor]]:
     """The checkpoints that the phase uses (`Phase.uses`), as inference would: name -> tensors."""
     store = Store(job.scratch)
     return {
-        name: inference_weights(checkpoints.load_checkpoint(store.fetch(used_checkpoint_file_name(name)))[0])
+        name: inference_weights(
+            checkpoints.load_checkpoint(store.fetch(frozen_checkpoint_file_name(name)))[0]
+        )
         for name in job.phase.uses
     }
 
 
-def used_checkpoint_file_name(name: str) -> str:
+def frozen_checkpoint_file_name(name: str) -> str:
     """In the work folder: the checkpoint that the phase uses under this name."""
     return f"uses-{name}.safetensors"
 
@@ -243,16 +245,16 @@ def list_best_checkpoint_steps(store: Store) -> list[int]:
     return sorted(int(match[1]) for match in matches if match)
 
 
-def find_best_weights(store: Store, step: int) -> Path:
+def find_best_weights_at_step(store: Store, step: int) -> Path:
     """The best weights in a work folder, which are those of this step, or Damaged."""
     if not store.exists(best_file_name(step)):
         raise DamagedFile(
             f"{store.uri}: no {best_file_name(step)}, which its checkpoint calls the best; delete that folder"
         )
-    return check_step(store.fetch(best_file_name(step)), step)
+    return check_checkpoint_step(store.fetch(best_file_name(step)), step)
 
 
-def check_step(path: Path, step: int) -> Path:
+def check_checkpoint_step(path: Path, step: int) -> Path:
     """This checkpoint, which says of itself that it is of this step, or Damaged."""
     found = checkpoints.load_checkpoint(path)[1].get("step")
     if found != step:
@@ -262,7 +264,7 @@ def check_step(path: Path, step: int) -> Path:
     return path
 
 
-def publish_weights(
+def write_state_and_weights_files(
     folder: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], work: Store
 ) -> None:
     """The files that other nodes read: all that training goes on with, the weights to use, the best of them.
@@ -271,4 +273,4 @@ def publish_weights(
     checkpoints.save_checkpoint(folder / STATE_FILE, tensors, about)
     checkpoints.save_checkpoint(folder / MODEL_FILE, weights_from_training_state(tensors), about)
     if "best" in about:
-        shutil.copyfile(find_best_weights(work, about["best"][1]), folder / BEST_FILE)
+        shutil.copyfile(find_best_weights_at_step(work, about["best"][1]), folder / BEST_FILE)

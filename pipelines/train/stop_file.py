@@ -10,7 +10,7 @@ from storage.errors import StoreUnreachable
 from storage.files import Store
 
 STOP_FILE = "stop"
-POLL_SECONDS = 1.0  # seconds between two looks for the file
+STOP_FILE_POLL_SECONDS = 1.0  # seconds between two looks for the file
 
 
 @dataclass
@@ -28,7 +28,7 @@ class StopFile:
         self.store, self.checked, self.found = store, 0.0, False
 
     def is_asked(self) -> bool:
-        if not self.found and time.monotonic() - self.checked >= POLL_SECONDS:
+        if not self.found and time.monotonic() - self.checked >= STOP_FILE_POLL_SECONDS:
             with suppress(StoreUnreachable):  # then at the next look
                 self.found = self.store.exists(STOP_FILE)
             self.checked = time.monotonic()

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipelines.dataset.clips import Clips, open_clips
+from pipelines.dataset.clips import Clips, open_clip_families
 from pipelines.dataset.recording_table import Person, read_recording_people
 from pipelines.dataset.sampler import SplitClips
 from pipelines.dataset.unit_rows import table_file
@@ -41,7 +41,7 @@ def split_rows(
     `reads`: node -> the fields read from it. `units`: the input that lists the units; empty = the recordings.
     `tables`: the nodes whose own rows are read.
     """
-    stored, keys = open_clips(inputs, reads, tables)
+    stored, keys = open_clip_families(inputs, reads, tables)
     listed = inputs[units or "recordings"]
     people = read_recording_people(listed, table_file(listed)) if units else read_recording_people(listed)
     groups: dict[str, dict[str, list[str]]] = {"train": {}, "test": {}}

@@ -42,7 +42,7 @@ class UpdatePass:
     """Of each update, by name."""
 
 
-def make_passes(phase: Phase, parameters: Mapping[str, nn.Parameter]) -> list[UpdatePass]:
+def make_update_passes(phase: Phase, parameters: Mapping[str, nn.Parameter]) -> list[UpdatePass]:
     """The passes of a step, in order; the shared one comes where its first update stands."""
     groups: dict[str, dict[str, Update]] = {}
     for name, update in phase.active_updates.items():
@@ -86,7 +86,7 @@ def train_step(
             continue
         if len(passes) > 1:
             set_trainable(state.parameters, one)
-        figures |= run_pass(state, one, chunks, batches, share, step, worker)
+        figures |= run_update_pass(state, one, chunks, batches, share, step, worker)
     state.ema.update(step, phase.batch)
     names = {f"total/{first}": "loss/total", f"gradient_norm/{first}": "gradient_norm"}
     logged = {names.get(name, name): value for name, value in figures.items()}
@@ -95,7 +95,7 @@ def train_step(
     )
 
 
-def run_pass(
+def run_update_pass(
     state: TrainState,
     one: UpdatePass,
     chunks: list[SampleChunk],
@@ -110,7 +110,7 @@ def run_pass(
     found: list[PassLosses] = []
     records: list[Mapping[str, Tensor]] = []
     for i, batch in enumerate(batches):
-        context = seed_train_step(job.seed, step, share.chunk_number(i), one.name, worker.device)
+        context = seed_train_step(job.seed, step, share.global_chunk_index(i), one.name, worker.device)
         with autocast(job.precision, worker.device):
             losses = compute_losses(state.task, batch, context, one.updates)
         if losses.loss is not None:

@@ -23,7 +23,7 @@ from pipelines.engine.fingerprint import resolve_entry_point
 from pipelines.train.distributed import chunk_to_device
 
 if TYPE_CHECKING:
-    from pipelines.train.job import TrainJob
+    from pipelines.train.job import TrainJobSpec
 
 GRID_ROWS, MIN_PICTURE_SIDE = 8, 128  # of the grid: rows, and the least side of a picture in it
 VALIDATION_METRICS_FUNCTION = "pipelines.train.validation_metrics:compute_validation_metrics"
@@ -39,20 +39,20 @@ class ValidationResult:
 
 @torch.no_grad()
 def validate_net(
-    task: Task, tables: Mapping[str, SplitClips], job: TrainJob, device: torch.device
+    task: Task, tables: Mapping[str, SplitClips], job: TrainJobSpec, device: torch.device
 ) -> ValidationResult:
     """The task's net as it stands, which the caller has put into eval mode."""
     count = job.phase.validation_samples
     samples = [make_sample(task, tables, job.seed, i, training=False) for i in range(count)]
-    size = min(count, job.phase.chunk_size)
+    size = min(count, job.phase.samples_per_chunk)
     batches = [stack_samples(samples[i : i + size]) for i in range(0, count, size)]
     with autocast(job.precision, device):
         outputs = [task.validation_step(chunk_to_device(batch, device)) for batch in batches]
-    figures = mean_scores(outputs) | task.validation_metrics(sum_states(outputs))
+    figures = mean_scores(outputs) | task.validation_metrics(sum_validation_states(outputs))
     if (psnr := mean_psnr(outputs)) is not None:
         figures |= {"psnr": psnr} | resolve_entry_point(VALIDATION_METRICS_FUNCTION)(outputs, job.landmarks)
     return ValidationResult(
-        figures, encode_grid(np.concatenate([output.row for output in outputs])[:GRID_ROWS])
+        figures, encode_png_grid(np.concatenate([output.row for output in outputs])[:GRID_ROWS])
     )
 
 
@@ -65,7 +65,7 @@ def mean_scores(outputs: Sequence[ValidationOutput]) -> dict[str, float]:
     }
 
 
-def sum_states(outputs: Sequence[ValidationOutput]) -> dict[str, Tensor]:
+def sum_validation_states(outputs: Sequence[ValidationOutput]) -> dict[str, Tensor]:
     """States of all batches, added in order."""
     sums = dict(outputs[0].states)
     for output in outputs[1:]:
@@ -87,7 +87,7 @@ def mean_psnr(outputs: Sequence[ValidationOutput]) -> float | None:
     return float((-10 * np.log10(np.maximum(errors, 1e-10))).mean())
 
 
-def encode_grid(rows: np.ndarray) -> bytes:
+def encode_png_grid(rows: np.ndarray) -> bytes:
     """rows (B,H,W,3) uint8, stacked and enlarged by a whole factor -> PNG"""
     from PIL import Image
 

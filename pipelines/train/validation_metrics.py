@@ -11,7 +11,7 @@ import numpy as np
 
 from models.task import ValidationOutput
 from pipelines.eval.features import DLIB_LANDMARKS_FEATURE, FRAMES_FEATURE, METRIC_FEATURES, find_landmarks
-from pipelines.eval.metrics import METRICS, sum_frames
+from pipelines.eval.metrics import METRICS, sum_frame_values
 from pipelines.nets import load_nets
 from storage.errors import InvalidInput
 from storage.files import Store
@@ -43,7 +43,7 @@ def compute_validation_metrics(
             metric = METRICS[name]
             if metric.feature not in targets:
                 continue
-            state = sum_frames(metric.per_frame(predictions[metric.feature], targets[metric.feature]))
+            state = sum_frame_values(metric.per_frame(predictions[metric.feature], targets[metric.feature]))
             if np.isfinite(value := metric.compute(state)):
                 found[prefix + title] = float(value)
             if title == "akd":

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from models.precision import check_precision
 from pipelines.train.checks import fp32_hint
 from pipelines.train.distributed import DistributedContext, ray_device
-from pipelines.train.job import TrainJob
+from pipelines.train.job import TrainJobSpec
 from pipelines.train.loop import begin_training, is_validation_step, run_steps, validate_and_keep_best
 from pipelines.train.meters import measure_throughput
 from pipelines.train.metric_log import MetricLog, truncate_metric_log
@@ -32,12 +32,14 @@ def train_worker(config: dict[str, Any]) -> None:
     run_training(config["job"], ray_device())
 
 
-def run_training(job: TrainJob, device: torch.device) -> None:
+def run_training(job: TrainJobSpec, device: torch.device) -> None:
     check_precision(job.precision, device, fp32_hint(job.node))
     worker = DistributedContext.from_ray(device)
     torch.set_num_threads(job.threads)
     files = StepCheckpoints(job.scratch)
-    state = begin_training(job, worker, files, worker.broadcast_value(files.latest_step(job.phase.steps)))
+    state = begin_training(
+        job, worker, files, worker.broadcast_value(files.latest_step_up_to(job.phase.steps))
+    )
     log, stop_file = None, None
     if worker.rank == 0:
         truncate_metric_log(files.store, state.step)
@@ -68,7 +70,7 @@ def run_training(job: TrainJob, device: torch.device) -> None:
         dist.barrier()
 
 
-def _validate(job: TrainJob, state: TrainState, device: torch.device) -> dict[str, float]:
+def _validate(job: TrainJobSpec, state: TrainState, device: torch.device) -> dict[str, float]:
     found = validate_and_keep_best(job, state, device)
     Store(job.scratch).write(SAMPLE_GRID_FILE, found.grid)
     state.timer.reset()  # validating is not training time
@@ -76,7 +78,7 @@ def _validate(job: TrainJob, state: TrainState, device: torch.device) -> dict[st
     return {f"{where}/{name}": value for name, value in found.figures.items()}
 
 
-def _due(job: TrainJob, step: int) -> set[str]:
+def _due(job: TrainJobSpec, step: int) -> set[str]:
     """What follows a step. Figures are logged with every checkpoint, so that a resumed run logs the same
     windows.
     """

@@ -15,7 +15,7 @@ from models.loading import load_reenactor
 from models.perception.head.default_head import get_analytic_head
 from models.reenactor import MotionTransfer
 from pipelines.animate.perception import load_perception_nets
-from pipelines.animate.render import AnimateOptions, animate
+from pipelines.animate.render import AnimateOptions, write_animation
 from storage.files import Store
 from tests.animate.stand_ins import (
     ABOUT,
@@ -84,7 +84,9 @@ def make(source, nets, messages, tmp_path):
     def run(driving, sources=(source,), name="out.mp4", tags=None, model=None, **options):
         out = tmp_path / name
         wanted = AnimateOptions(clips=CLIPS, **options)
-        result = animate(model or Mirror(), sources, driving, out, wanted, nets, tags or {}, messages.append)
+        result = write_animation(
+            model or Mirror(), sources, driving, out, wanted, nets, tags or {}, messages.append
+        )
         return out, result
 
     return run
@@ -166,7 +168,7 @@ def make_headgan(headgan, bust, nets, messages, tmp_path):
             clips=HEADGAN_CLIPS, transfer=transfer or MotionTransfer(motion="relative"), **options
         )
         out = tmp_path / name
-        return out, animate(headgan, [bust], driving, out, wanted, nets, {}, messages.append)
+        return out, write_animation(headgan, [bust], driving, out, wanted, nets, {}, messages.append)
 
     return run
 

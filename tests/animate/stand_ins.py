@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from msgspec import to_builtins
 
-from models.headgan.config import Architecture, AudioConfig
+from models.headgan.config import Architecture, AudioFeatureConfig
 from pipelines.media import ffmpeg_path
 from pipelines.preprocess.clips import ClipsConfig
 
@@ -20,7 +20,7 @@ NET = Architecture(image_size=32, width=4, hidden=8)
 ABOUT = {
     "model": "headgan", "phase": "decay", "architecture": to_builtins(NET), "provenance": {"tokens": "none"},
     "head": "analytic_head", "identity": "clip_mean", "shading": "smooth",
-    "hearing": to_builtins(AudioConfig()),
+    "hearing": to_builtins(AudioFeatureConfig()),
     "speech": {"encoder": "headgan", "audio_align": "centred", "dtype": "float32"},
 }  # fmt: skip
 """Metadata of a tiny HeadGAN's checkpoint."""

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from models.reenactor import FaceFrames, MotionTransfer
-from pipelines.animate.best_frame import PoseSimilarity
+from pipelines.animate.best_frame import ClosestPoseFrameFinder
 from pipelines.animate.face import cut_portrait
 from pipelines.animate.render import AnimateOptions
 from pipelines.errors import UserError
@@ -41,9 +41,9 @@ class Placed:
 
 
 def likeness_of(face, nets, points):
-    likeness = PoseSimilarity(cut_portrait(face[:300, 80:400], CLIPS, nets.detector), Placed(points))
+    likeness = ClosestPoseFrameFinder(cut_portrait(face[:300, 80:400], CLIPS, nets.detector), Placed(points))
     count = len(points) - 1
-    likeness.add_frames(
+    likeness.add_driving_frames(
         FaceFrames(frames=np.zeros((count, 1, 1, 3), np.uint8), boxes=np.zeros((count, 4), np.float32))
     )
     return likeness

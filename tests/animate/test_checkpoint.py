@@ -14,12 +14,12 @@ def test_a_run_gives_its_last_trained_phase_and_its_way_of_cropping(
     monkeypatch.setenv("REENACT_STORE", str(tmp_path / "store"))
     run = Path(__file__).parents[2] / "configs" / "run" / "demo.yaml"
     with pytest.raises(UserError, match=r"no phase of fsrt .*reenact run"):
-        checkpoints.model_from_run(run, (), None, messages.append)
+        checkpoints.model_source_from_run(run, (), None, messages.append)
     folder = tmp_path / "store" / "whole" / "train.fsrt.warmup" / f"{'a' * 32}-000000006"
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(checkpoint.read_bytes())
     (folder / "record.json").write_text("{}")
-    found = checkpoints.model_from_run(run, ("clips.margin=0.2",), None, messages.append)
+    found = checkpoints.model_source_from_run(run, ("clips.margin=0.2",), None, messages.append)
     assert found.files[""] == folder / "model.safetensors"
     assert (found.clips.margin, found.clips.size) == (0.2, 128)
     assert "trained with other settings" in messages[0]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipelines.animate.driving import (
     constant_timeline,
-    parse_frame_rate,
+    parse_fps_array,
     prefetch,
     read_motion_arrays,
 )
@@ -178,6 +178,6 @@ def test_broken_files_of_numbers_are_told_by_their_field(tmp_path):
 
 def test_steady_times_are_exact():
     assert constant_timeline(3).seconds.tolist() == [0, 0.04, 0.08]
-    ntsc = parse_frame_rate(np.array(30000 / 1001))
+    ntsc = parse_fps_array(np.array(30000 / 1001))
     assert ntsc == Fraction(30000, 1001)
     assert constant_timeline(4, ntsc).rate == ntsc

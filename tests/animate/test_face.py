@@ -5,9 +5,9 @@ import numpy as np
 from pipelines import media
 from pipelines.animate.driving import (
     VideoDriver,
-    find_driving_face,
+    track_driving_face,
 )
-from pipelines.animate.face import cut_portrait, plan_crop
+from pipelines.animate.face import cut_portrait, plan_padded_crop
 from pipelines.media.encoding import read_timeline
 from tests.animate.stand_ins import (
     CLIPS,
@@ -39,7 +39,7 @@ def test_a_face_that_moves_far_keeps_one_square_and_is_told_of(face, tmp_path, n
         frames[t, :, 13 * t : 13 * t + 240] = face[:260, 110:350]
     path = encode(tmp_path / "far.mp4", frames)
     probed = media.probe_file(path)
-    track, lost = find_driving_face(
+    track, lost = track_driving_face(
         path, probed, read_timeline(path, 0.0), CLIPS, nets.detector, messages.append
     )
     assert lost == 0
@@ -52,5 +52,5 @@ def test_a_face_that_moves_far_keeps_one_square_and_is_told_of(face, tmp_path, n
         for s in VideoDriver(path, probed, read_timeline(path, 0.0), track, 64, Mirror(batch=99)).faces()
     ]
     assert crop.shape == (30, 64, 64, 3)
-    top = plan_crop(track.square, 640, 260, 64).margins[0][0]
+    top = plan_padded_crop(track.square, 640, 260, 64).margins[0][0]
     np.testing.assert_array_equal(crop[9, :top], crop[9, top : 2 * top][::-1])

@@ -11,9 +11,9 @@ from models.reenactor import MotionEdit, MotionTransfer
 from pipelines import media
 from pipelines.animate.driving import (
     VideoDriver,
-    find_driving_face,
+    track_driving_face,
 )
-from pipelines.animate.render import AnimateOptions, animate
+from pipelines.animate.render import AnimateOptions, write_animation
 from pipelines.errors import UserError
 from pipelines.media.encoding import read_timeline
 from tests.animate.stand_ins import (
@@ -25,7 +25,7 @@ from tests.animate.stand_ins import (
 def film_of(path, headgan, nets):
     probed = media.probe_file(path)
     times = read_timeline(path, probed["start"])
-    track, lost = find_driving_face(path, probed, times, SAMPLED, nets.detector, lambda text: None, True)
+    track, lost = track_driving_face(path, probed, times, SAMPLED, nets.detector, lambda text: None, True)
     return VideoDriver(path, probed, times, track, 128, headgan, nets.landmarker), lost
 
 
@@ -50,7 +50,7 @@ def test_frames_without_a_face_are_bridged_and_still_heard(talks, headgan, nets)
 
 def test_what_stands_for_frames_without_a_face_is_said(headgan, bust, talks, nets, messages, tmp_path):
     options = AnimateOptions(clips=SAMPLED, transfer=MotionTransfer(motion="relative"))
-    animate(headgan, [bust], talks["gap"], tmp_path / "o.mp4", options, nets, {}, messages.append)
+    write_animation(headgan, [bust], talks["gap"], tmp_path / "o.mp4", options, nets, {}, messages.append)
     assert f"{talks['gap']}: no face in 3 of 16 frames" in messages
     assert "driving frames 6 to 8: no face; bridged from both sides" in messages
 

@@ -21,7 +21,7 @@ from pipelines.animate.sound import (
 )
 from pipelines.errors import UserError
 from pipelines.media.encoding import FrameTimeline, read_timeline
-from pipelines.preprocess.speech import SpeechConfig, encode_speech
+from pipelines.preprocess.speech import SpeechFeaturesConfig, encode_speech
 from tests.animate.stand_ins import HEADGAN_CLIPS, NET
 from tests.video_files import RUNTIME
 
@@ -87,7 +87,7 @@ def test_released_weights_which_learned_with_letters_say_that_they_hear_none(
 
 
 def test_what_a_checkpoint_tells_of_its_encoder_is_checked(headgan, monkeypatch):
-    assert trained_speech_config(headgan) == SpeechConfig(encoder="headgan")
+    assert trained_speech_config(headgan) == SpeechFeaturesConfig(encoder="headgan")
     wrong = {
         "does not name": {},
         "encoder": {"encoder": "../x"},

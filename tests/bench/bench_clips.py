@@ -53,7 +53,7 @@ def videos(tmp_path_factory) -> list[Path]:
     made = []
     for row in synthetic.list_recordings(config):
         raw, path = folder / f"{row['id']}.raw.mp4", folder / f"{row['id']}.mp4"
-        raw.write_bytes(synthetic.render_recording(row, get_analytic_head())[0])
+        raw.write_bytes(synthetic.render_synthetic_recording(row, get_analytic_head())[0])
         wide = "pad=1280:720:280:0:gray,noise=alls=6:allf=t"
         command = [
             media.ffmpeg_path(),
@@ -260,7 +260,7 @@ def every_stage_of(video: str, minutes: int, folder: str, tracks: str) -> str:
     """clips, keypoints, fit3dmm and speech of one long recording, pack after pack, in this process."""
     from pipelines.config import load_config
     from pipelines.engine.fingerprint import node_config, resolve_entry_point
-    from pipelines.engine.packs import PackJob, UnitInput, UnitJob, build_pack
+    from pipelines.engine.packs import PackJob, UnitInputPacks, UnitJob, build_pack
     from pipelines.graph import build_graph
     from pipelines.nets import load_nets
     from storage.files import Store
@@ -280,7 +280,7 @@ def every_stage_of(video: str, minutes: int, folder: str, tracks: str) -> str:
         nets, begin = load_nets(node.nets, store), time.perf_counter()
         before = before or peak_memory()
         samples = {
-            role: UnitInput(graph[read.node].stage, (("long", "k"),), read.fields)
+            role: UnitInputPacks(graph[read.node].stage, (("long", "k"),), read.fields)
             for role, read in node.reads.items()
             if read.node != "recordings"
         }

@@ -29,20 +29,23 @@ from models.headgan.inference import HeadGanReenactor
 from models.headgan.spec import SPEC
 from models.loading import load_reenactor
 from models.perception.head.default_head import get_analytic_head
-from models.perception.head.landmark_fit import LandmarkFitOptions, fit_video
+from models.perception.head.landmark_fit import LandmarkFitOptions, fit_video_landmarks
 from models.perception.head.pose import rotation_to_euler
 from models.reenactor import FaceFrames, MotionEdit, MotionTransfer
 from pipelines.animate.perception import PerceptionNets, load_perception_nets
 from pipelines.animate.sound import silence_features
-from pipelines.engine.packs import content_digest
-from pipelines.engine.published_artifacts import read_whole_artifact
+from pipelines.engine.packs import ok_units_digest
+from pipelines.engine.published_artifacts import read_whole_node_artifact
 from pipelines.figures.picture_grids import to_uint8
 from pipelines.media import FPS
-from pipelines.preprocess.sources.common.head_appearance import sample_appearance, sample_recording_appearance
-from pipelines.preprocess.sources.common.rendered_head import HeadPose, HeadRenderer
-from pipelines.preprocess.sources.synthetic import sample_poses, synthesize_speech
+from pipelines.preprocess.sources.common.head_appearance import (
+    sample_person_appearance,
+    sample_synthetic_recording_appearance,
+)
+from pipelines.preprocess.sources.common.rendered_head import HeadRenderer, SyntheticHeadState
+from pipelines.preprocess.sources.synthetic import sample_talking_head_poses, synthesize_speech
 from storage import locations
-from storage.families import Artifact, Family, read_manifest, read_parquet
+from storage.families import Artifact, Family, decode_parquet, read_node_manifest
 from storage.files import Store
 
 STORE = os.environ.get("REENACT_BENCH_STORE", ".reenact/store")
@@ -90,7 +93,9 @@ def wholes(store: Store, node: str) -> list[Artifact]:
     found = []
     for folder in store.list_folders(locations.artifacts_folder(node)):
         key, _, steps = folder.partition("-")
-        if (artifact := read_whole_artifact(store, node, key, int(steps) if steps else None)) is not None:
+        if (
+            artifact := read_whole_node_artifact(store, node, key, int(steps) if steps else None)
+        ) is not None:
             dated = {entry.name: entry.mtime for entry in store.list(artifact.folder)}
             found.append((dated["record.json"], artifact))
     return [artifact for _, artifact in sorted(found, key=lambda one: one[0])]
@@ -100,7 +105,7 @@ def family(store: Store, node: str, digest: str) -> Family:
     """The shards with this content."""
     for entry in store.list(locations.manifests_folder(node)):
         key = entry.name.removesuffix(".parquet")
-        if content_digest(read_manifest(store, node, key)) == digest:
+        if ok_units_digest(read_node_manifest(store, node, key)) == digest:
             return Family(store, node, key)
     raise AssertionError(f"{store.base} no longer holds the {node} that headgan learned from")
 
@@ -131,7 +136,7 @@ class Head:
     """(FRAMES,S,S,3) uint8, as stored"""
     squares: np.ndarray
     """(FRAMES,4) in pixels of the recording"""
-    poses: Sequence[HeadPose]
+    poses: Sequence[SyntheticHeadState]
     renderers: Mapping[str, HeadRenderer]
     """Of its identities"""
 
@@ -156,7 +161,7 @@ def heads(store, trained) -> list[Head]:
     inputs = store.read_json(f"{trained.folder}/record.json")["inputs"]
     (table,) = [one for one in wholes(store, "recordings") if one.digest == inputs["recordings"]]
     path, clips = table.path("recordings.parquet"), family(store, "clips", inputs["clips"])
-    rows = {row["id"]: row for row in read_parquet(path.read_bytes()).to_pylist()}
+    rows = {row["id"]: row for row in decode_parquet(path.read_bytes()).to_pylist()}
     keys = [key for key in clips.keys if rows[clips.recording_of(key)]["split"] == "test"]
     if any(rows[clips.recording_of(key)]["source"] != "synthetic" for key in keys):
         pytest.skip(f"the held-out heads of {store.base} are not rendered ones, whose truth is known")
@@ -164,14 +169,14 @@ def heads(store, trained) -> list[Head]:
 
 
 def head_of(row: Mapping[str, Any], clips: Family, key: str) -> Head:
-    """Draws a recording as `synthetic.render_recording` does."""
+    """Draws a recording as `synthetic.render_synthetic_recording` does."""
     spec = json.loads(row["spec"])
     height, width = spec["height"], spec["width"]
-    look = sample_appearance(np.random.default_rng(spec["identity_seed"]), spec["identity"], MODEL)
+    look = sample_person_appearance(np.random.default_rng(spec["identity_seed"]), spec["identity"], MODEL)
     rng = np.random.default_rng(row["seed"])
-    setting = sample_recording_appearance(rng, height, width)
+    setting = sample_synthetic_recording_appearance(rng, height, width)
     pitch = np.random.default_rng(spec["identity_seed"] + 1).uniform(95, 230)
-    poses = sample_poses(
+    poses = sample_talking_head_poses(
         rng, synthesize_speech(rng, round(spec["seconds"] * FPS), pitch), height, width, MODEL.exp_names
     )
     other = look.id.copy()
@@ -221,7 +226,7 @@ def landmarks(nets: PerceptionNets, pictures: np.ndarray) -> np.ndarray:
 def found(nets: PerceptionNets, pictures: np.ndarray) -> Found:
     """Pictures of one head -> what it does in them."""
     large = [Image.fromarray(one).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for one in pictures]
-    fit, good = fit_video(MODEL, landmarks(nets, np.stack(large)), LandmarkFitOptions())
+    fit, good = fit_video_landmarks(MODEL, landmarks(nets, np.stack(large)), LandmarkFitOptions())
     lost = np.where(good, 0.0, np.nan)
     return Found(rotation_to_euler(fit.rotation) + lost[:, None], fit.exp[:, AT_JAW] + lost, fit.id)
 

@@ -34,25 +34,25 @@ from msgspec.structs import replace
 
 from models.fsrt.config import (
     AugmentConfig,
-    ImageLossConfig,
-    SamplingConfig,
+    ImageLossRenderingConfig,
+    TrainingSampleConfig,
     full_architecture,
     tiny_architecture,
 )
 from models.fsrt.image_task import WholeImageTask
 from models.fsrt.phases import PHASES
 from models.fsrt.pixel_sampling import LatticePixels
-from models.fsrt.task import AugmentedFrames, ReenactmentTask
-from models.onednn import linear
+from models.fsrt.task import AugmentedFrames, FsrtReenactmentTask
+from models.onednn import onednn_linear
 from models.perception import vgg19
 from models.perception.interfaces import InferenceSettings
 from models.precision import autocast, supports_bf16
 from pipelines.dataset.sampler import WorkerShare, stack_samples
 from pipelines.train.distributed import DistributedContext
-from pipelines.train.job import TrainJob
+from pipelines.train.job import TrainJobSpec
 from pipelines.train.optim import build_optimizer
 from pipelines.train.state import TrainState
-from pipelines.train.updates import make_passes, train_step
+from pipelines.train.updates import make_update_passes, train_step
 from tests.bench.flops import flops
 from tests.models.one_clip import tables
 
@@ -100,7 +100,9 @@ class Fast:
     def __init__(self, device=CPU, precision="fp32"):
         torch.manual_seed(0)
         self.device, self.precision = device, precision
-        self.task = WholeImageTask(NET, SamplingConfig(queries=QUERIES), AugmentConfig(), ImageLossConfig())
+        self.task = WholeImageTask(
+            NET, TrainingSampleConfig(queries=QUERIES), AugmentConfig(), ImageLossRenderingConfig()
+        )
         self.net = self.task.net.to(device)
         self.net.kp_detector.eval().requires_grad_(False)
         self.features = vgg19.load_random_vgg19({})
@@ -196,13 +198,13 @@ class Person:
 
 def loop_step(net, phase, device, precision):
     """-> a callable: the next step of the training loop, always on the same chunks."""
-    sampling = SamplingConfig(queries=min(QUERIES, net.image_size**2 // 4))
+    sampling = TrainingSampleConfig(queries=min(QUERIES, net.image_size**2 // 4))
     common = (net, sampling, AugmentConfig())
     build = {
-        "warmup": lambda: ReenactmentTask(*common),
-        "perceptual": lambda: WholeImageTask(*common, ImageLossConfig()),
+        "warmup": lambda: FsrtReenactmentTask(*common),
+        "perceptual": lambda: WholeImageTask(*common, ImageLossRenderingConfig()),
     }
-    job = TrainJob(
+    job = TrainJobSpec(
         node=phase.name, phase=phase, build=build[phase.name],
         nets=lambda: {"vgg19": vgg19.load_random_vgg19({})},
         landmarks=None, train=None, held_out=None, seed=0, precision=precision, scratch="",
@@ -210,7 +212,7 @@ def loop_step(net, phase, device, precision):
     )  # fmt: skip
     torch.manual_seed(0)
     state = TrainState(job, device)
-    passes, worker = make_passes(phase, state.parameters), DistributedContext(device)
+    passes, worker = make_update_passes(phase, state.parameters), DistributedContext(device)
     person, rng, chunks = Person(net.detector.size), np.random.default_rng(1), []
     for _ in range(phase.batch // phase.chunk_size):
         samples = [state.task.sample(rng, tables(person), training=True) for _ in range(phase.chunk_size)]
@@ -243,7 +245,7 @@ def matmul_rate(device, dtype, size=(4096, 1536, 1536)):
 
     def work():
         for _ in range(10):
-            linear(x, weight)
+            onednn_linear(x, weight)
 
     clock = gpu_seconds if device.type == "cuda" else cpu_seconds
     work()

@@ -33,18 +33,18 @@ from models.headgan import losses
 from models.headgan.blocks import fold_spectral_norm
 from models.headgan.conditions import FaceRenderer
 from models.headgan.config import (
-    AudioConfig,
+    AudioFeatureConfig,
     DiscriminatorConfig,
     ReconstructionLossConfig,
     paper_supplement_architecture,
 )
 from models.headgan.discriminator import mouth_centre
-from models.headgan.motion import parse_motion
+from models.headgan.motion import parse_head_motion_arrays
 from models.headgan.network import Generator
 from models.headgan.phases import ADVERSARIAL_PHASE
 from models.headgan.task import HeadGanTask
 from models.headgan.visualize import frames_to_images
-from models.onednn import linear
+from models.onednn import onednn_linear
 from models.perception import vgg19
 from models.perception.head.default_head import load_analytic_head
 from models.perception.interfaces import InferenceSettings
@@ -124,7 +124,7 @@ def heads(model):
         "angles": np.array([[0.0, 0, 0], [5, 10, 2], [5, 12, 2], [5, 14, 2]]),
         "exp_coeffs": np.zeros((4, model.n_exp)),
     }
-    return parse_motion(given, model.n_id, model.n_exp)
+    return parse_head_motion_arrays(given, model.n_id, model.n_exp)
 
 
 class Ours:
@@ -137,7 +137,7 @@ class Ours:
             DISCRIMINATORS,
             ReconstructionLossConfig(),
             "analytic_head",
-            AudioConfig(),
+            AudioFeatureConfig(),
             "clip_mean",
             "smooth",
             recompute,
@@ -211,8 +211,8 @@ VERSIONS = {"plain": Plain, "kept": lambda: Ours(recompute=False), "ours": Ours}
 def matmul_rate():
     """FLOP a second of one large product."""
     x, weight = torch.randn(4096, 1536), torch.randn(1536, 1536)
-    linear(x, weight)
-    return 2 * x.numel() * len(weight) / min(cpu_seconds(lambda: linear(x, weight)) for _ in range(10))
+    onednn_linear(x, weight)
+    return 2 * x.numel() * len(weight) / min(cpu_seconds(lambda: onednn_linear(x, weight)) for _ in range(10))
 
 
 @pytest.mark.bench

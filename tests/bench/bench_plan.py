@@ -20,7 +20,7 @@ from pipelines.engine.node import Graph, Node, Read
 from pipelines.engine.packs import PackResult
 from pipelines.engine.plan import Planner
 from pipelines.engine.runner import Runner
-from pipelines.engine.source_code import SourceCode
+from pipelines.engine.source_code import SourceSymbolIndex
 from storage import locations
 from storage.families import ManifestRow, UnitRecord, encode_pack_record
 from storage.files import Store
@@ -116,7 +116,9 @@ def test_plan_of_100_000_units(tmp_path, monkeypatch):
     store = Store(str(tmp_path / "store"))
 
     def planner() -> Planner:
-        return Planner(toy_graph(), Settings(), store, KeyEnvironment(SourceCode(tmp_path, ("bigtoy",))))
+        return Planner(
+            toy_graph(), Settings(), store, KeyEnvironment(SourceSymbolIndex(tmp_path, ("bigtoy",)))
+        )
 
     first = seconds(lambda: planner().plan())
     outcome = Runner(planner(), Pretend(), "bench").run()

@@ -17,7 +17,7 @@ from pipelines.preprocess.download import download_or_render
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig, fit_clips
 from pipelines.preprocess.keypoints import KeypointsConfig, find_keypoints
 from pipelines.preprocess.sources.synthetic import SyntheticConfig, list_recordings
-from pipelines.preprocess.speech import SpeechConfig, encode_speech
+from pipelines.preprocess.speech import SpeechFeaturesConfig, encode_speech
 from storage.shards import encode_sample
 
 CONFIG = SimpleNamespace(
@@ -25,7 +25,7 @@ CONFIG = SimpleNamespace(
     clips=ClipsConfig(),
     keypoints=KeypointsConfig(),
     fit3dmm=Fit3dmmConfig(),
-    speech=SpeechConfig(),
+    speech=SpeechFeaturesConfig(),
 )
 STAGES = {
     "download": download_or_render,

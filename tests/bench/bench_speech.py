@@ -12,7 +12,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from models.perception.speech.wav2vec import Wav2Vec2, zero_mean_unit_variance
 from pipelines.cluster.runtime import RuntimeConfig
-from pipelines.preprocess.speech import SpeechConfig, encode_speech
+from pipelines.preprocess.speech import SpeechFeaturesConfig, encode_speech
 
 CLIPS = {"8 clips of 5 s": [125] * 8, "8 clips of 2.6 to 8 s": [64, 80, 90, 110, 125, 150, 181, 200]}
 
@@ -46,7 +46,7 @@ def test_the_stage_against_the_bare_model():
     torch.set_num_threads(1)
     torch.manual_seed(0)
     net = Wav2Vec2Model(Wav2Vec2Config()).eval()
-    config = SpeechConfig(encoder="wav2vec2_base")
+    config = SpeechFeaturesConfig(encoder="wav2vec2_base")
     nets = {"wav2vec2_base": Wav2Vec2(net, "wav2vec2_base", True)}
     print()
     for name, lengths in CLIPS.items():

@@ -50,7 +50,7 @@ def bare_kernels() -> dict[str, float]:
     from pipelines.errors import Rejected
     from pipelines.graph import build_graph
     from pipelines.nets import load_nets
-    from pipelines.preprocess.recordings import list_source_recordings
+    from pipelines.preprocess.recordings import list_corpus_recordings
 
     config = load_config(ROOT / DEMO, SETS).config
     graph, store = build_graph(config), Store(os.environ["REENACT_STORE"])
@@ -64,7 +64,7 @@ def bare_kernels() -> dict[str, float]:
         )
         for node in map(graph.__getitem__, NODES)
     }
-    rows = list_source_recordings(config.data["main"]).rows
+    rows = list_corpus_recordings(config.data["main"]).rows
     rounds = []
     for row in [rows[0], *rows]:
         rounds.append(dict.fromkeys(NODES, 0.0))

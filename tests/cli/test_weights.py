@@ -6,12 +6,12 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from models.errors import InvalidFile
-from models.fsrt.config import FsrtConfig, SamplingConfig
+from models.fsrt.config import FsrtConfig, TrainingSampleConfig
 from models.fsrt.network import Fsrt
 from models.fsrt.phases import PHASES
-from models.fsrt.released import read_released
+from models.fsrt.released import read_released_weights
 from pipelines.cli.main import main
-from pipelines.cli.weights import export_checkpoint, find_file_check
+from pipelines.cli.weights import export_to_released_layout, find_weights_file_check
 from pipelines.engine.keys import make_config_view
 from pipelines.errors import UserError
 from storage import checkpoints
@@ -41,7 +41,7 @@ def test_an_exported_model_comes_back_equal(tmp_path, trained):
     for target, name in zip(files.values(), ("kp_detector.pt", "vox256.pt"), strict=True):
         convert_checkpoint_to_safetensors(tmp_path / "out" / name, target.with_suffix(".safetensors"))
     files = {name: target.with_suffix(".safetensors") for name, target in files.items()}
-    found, _ = read_released(files, FsrtConfig(net=NANO, sampling=SamplingConfig(queries=64)))
+    found, _ = read_released_weights(files, FsrtConfig(net=NANO, sampling=TrainingSampleConfig(queries=64)))
     assert found.keys() == tensors.keys()
     assert all(torch.equal(found[name], tensors[name]) for name in found)
 
@@ -65,7 +65,7 @@ def test_what_cannot_be_exported_is_said_in_a_line(tmp_path, tensors, facts, sai
 
 def test_a_missing_checkpoint_is_said(tmp_path):
     with pytest.raises(UserError, match="no file"):
-        export_checkpoint(tmp_path / "nothing", tmp_path)
+        export_to_released_layout(tmp_path / "nothing", tmp_path)
 
 
 def test_a_wrong_file_is_refused_before_it_is_pinned(tmp_path):
@@ -79,8 +79,8 @@ def test_a_wrong_file_is_refused_before_it_is_pinned(tmp_path):
 
 
 def test_weights_of_no_model_are_not_checked_by_one():
-    assert find_file_check("fan2d") is None
-    assert find_file_check("fomm_vox") is not None
+    assert find_weights_file_check("fan2d") is None
+    assert find_weights_file_check("fomm_vox") is not None
 
 
 @pytest.mark.parametrize(("phase", "declared"), [("keypoints", "net.detector"), ("perceptual", "net")])
@@ -90,9 +90,9 @@ def test_a_phase_starts_with_the_settings_that_its_key_holds(tmp_path, trained, 
     files = {"fsrt_kp": tmp_path / "kp.safetensors", "fsrt_vox": tmp_path / "vox.safetensors"}
     convert_checkpoint_to_safetensors(tmp_path / "kp_detector.pt", files["fsrt_kp"])
     convert_checkpoint_to_safetensors(tmp_path / "vox256.pt", files["fsrt_vox"])
-    section = FsrtConfig(net=NANO, sampling=SamplingConfig(queries=64))
-    found, _ = read_released(files, make_config_view(section, {declared: declared}), PHASES[phase])  # pyright: ignore[reportArgumentType]
+    section = FsrtConfig(net=NANO, sampling=TrainingSampleConfig(queries=64))
+    found, _ = read_released_weights(files, make_config_view(section, {declared: declared}), PHASES[phase])  # pyright: ignore[reportArgumentType]
     assert {name.split(".")[0] for name in found} >= {"kp_detector"}
     other = replace(section, net=replace(NANO, detector=replace(NANO.detector, keypoints=9)))
     with pytest.raises(InvalidFile, match=r"do not fit fsrt\.net"):
-        read_released(files, make_config_view(other, {declared: declared}), PHASES[phase])  # pyright: ignore[reportArgumentType]
+        read_released_weights(files, make_config_view(other, {declared: declared}), PHASES[phase])  # pyright: ignore[reportArgumentType]

@@ -66,7 +66,7 @@ def test_a_cluster_that_is_gone_is_found_out_before_ray_is_imported():
 
 
 def test_a_port_that_never_answers_is_given_up(listener, monkeypatch):
-    monkeypatch.setattr(ray_address, "REPLY_TIMEOUT", 0.2)
+    monkeypatch.setattr(ray_address, "RAY_REPLY_TIMEOUT_SECONDS", 0.2)
     with pytest.raises(UserError, match=r"no answer within 0\.2 s"):
         ray_address.check_ray_reachable(f"127.0.0.1:{listener(b'')}")
 
@@ -75,7 +75,7 @@ def test_a_port_that_never_answers_is_given_up(listener, monkeypatch):
     "answer", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"-ERR\r\n"]
 )
 def test_a_port_of_something_else_is_no_ray(answer, listener, monkeypatch):
-    monkeypatch.setattr(ray_address, "REPLY_TIMEOUT", 0.2)
+    monkeypatch.setattr(ray_address, "RAY_REPLY_TIMEOUT_SECONDS", 0.2)
     with pytest.raises(UserError, match="no Ray at"):
         ray_address.check_ray_reachable(f"127.0.0.1:{listener(answer)}")
 

@@ -8,13 +8,19 @@ import pyarrow.parquet as pq
 import pytest
 from msgspec import Struct, field
 
-from pipelines.dataset.clip_pairs import COLUMNS, STAGE, clip_identity, clip_pairs, list_clip_pairs
+from pipelines.dataset.clip_pairs import (
+    CLIP_PAIR_COLUMNS,
+    CLIP_PAIRS_STAGE,
+    clip_identity,
+    list_clip_pairs,
+    make_training_clip_pairs,
+)
 from pipelines.dataset.recording_table import Person
 from pipelines.engine.fingerprint import KeyEnvironment
 from pipelines.engine.node import Graph, Node, Read
 from pipelines.engine.plan import Planner
 from pipelines.engine.runner import Runner
-from pipelines.engine.source_code import SourceCode
+from pipelines.engine.source_code import SourceSymbolIndex
 from pipelines.errors import UserError
 from pipelines.runs.snapshot import CODE_ROOT, PROJECT_PACKAGES
 from pipelines.train.tables import split_rows
@@ -33,7 +39,7 @@ def sides(rows):
 
 
 def test_a_pair_shows_two_people_of_one_split():
-    rows = clip_pairs(RECORDINGS, PEOPLE, 0, 1)
+    rows = make_training_clip_pairs(RECORDINGS, PEOPLE, 0, 1)
     assert {row["split"] for row in rows} == {"train", "test"}
     for row in rows:
         people = [PEOPLE[recording] for recording in (row["source_recording"], row["driving_recording"])]
@@ -44,19 +50,21 @@ def test_a_pair_shows_two_people_of_one_split():
 
 
 def test_each_round_adds_pairs_and_keeps_those_before():
-    once, twice = (sides(clip_pairs(RECORDINGS, PEOPLE, 0, rounds)) for rounds in (1, 2))
+    once, twice = (sides(make_training_clip_pairs(RECORDINGS, PEOPLE, 0, rounds)) for rounds in (1, 2))
     assert once < twice
 
 
 def test_another_seed_pairs_others():
-    assert sides(clip_pairs(RECORDINGS, PEOPLE, 0, 1)) != sides(clip_pairs(RECORDINGS, PEOPLE, 5, 1))
+    assert sides(make_training_clip_pairs(RECORDINGS, PEOPLE, 0, 1)) != sides(
+        make_training_clip_pairs(RECORDINGS, PEOPLE, 5, 1)
+    )
 
 
 def test_one_more_clip_changes_two_pairs_of_a_round_at_most():
-    whole = sides(clip_pairs(RECORDINGS, PEOPLE, 0, 1))
+    whole = sides(make_training_clip_pairs(RECORDINGS, PEOPLE, 0, 1))
     for key in RECORDINGS:
         fewer = {other: recording for other, recording in RECORDINGS.items() if other != key}
-        without = sides(clip_pairs(fewer, PEOPLE, 0, 1))
+        without = sides(make_training_clip_pairs(fewer, PEOPLE, 0, 1))
         assert len(whole - without) <= 2
         assert len(without - whole) <= 1
 
@@ -134,14 +142,14 @@ def plans(tmp_path):
     graph.add(Node(name="clips", kind="keyed", run=f"{at}:one_clip", units="recordings", writes=("codes",),
                    reads={"recordings": Read("recordings", ("identity",))}))
     graph.add(Node(name="pairs", kind="whole", run="pipelines.dataset.clip_pairs:list_clip_pairs",
-                   stage=STAGE, table=True, writes=COLUMNS, section="units",
+                   stage=CLIP_PAIRS_STAGE, table=True, writes=CLIP_PAIR_COLUMNS, section="units",
                    reads={name: Read(name) for name in ("recordings", "clips")},
                    config={"units.seed": "seed", "units.rounds": "rounds"}))
     graph.add(Node(name="swap", kind="keyed", run=f"{at}:both_codes", units="pairs", writes=("codes",),
                    reads={"pairs": Read("pairs", ("source_clip", "driving_clip")),
                           "clips": Read("clips", ("codes",), by="recordings")}))
     # fmt: on
-    env = KeyEnvironment(SourceCode(CODE_ROOT, (*PROJECT_PACKAGES, "tests")))
+    env = KeyEnvironment(SourceSymbolIndex(CODE_ROOT, (*PROJECT_PACKAGES, "tests")))
     planner = Planner(graph, Settings(), Store(str(tmp_path / "store")), env)
     outcome = Runner(planner, InProcess(), "run").run()
     assert not outcome.failed, outcome.failed

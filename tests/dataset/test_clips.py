@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipelines.dataset.clips import StoredClip, open_clips
+from pipelines.dataset.clips import StoredClip, open_clip_families
 from tests.train.conftest import FakeFamily
 
 
@@ -23,13 +23,15 @@ def inputs(family):
 
 
 def test_clips_are_those_that_every_family_has(inputs, family):
-    _, keys = open_clips(inputs, {"clips": ("frames",), "keypoints": ("landmarks",)})
+    _, keys = open_clip_families(inputs, {"clips": ("frames",), "keypoints": ("landmarks",)})
     assert keys == family.keys[:-1]
 
 
 def test_frames_are_those_of_the_node_of_which_frames_are_read(inputs, family):
     shown = [
-        StoredClip(open_clips(inputs, {"keypoints": ("landmarks",), name: ("frames",)})[0], family.keys[0])
+        StoredClip(
+            open_clip_families(inputs, {"keypoints": ("landmarks",), name: ("frames",)})[0], family.keys[0]
+        )
         for name in ("clips", "views")
     ]
     assert (shown[1].frames([0, 1]) == 255).all()
@@ -38,7 +40,7 @@ def test_frames_are_those_of_the_node_of_which_frames_are_read(inputs, family):
 
 
 def test_a_field_is_read_once_and_kept(inputs, family):
-    clips, keys = open_clips(inputs, {"clips": ("frames",), "keypoints": ("landmarks",)})
+    clips, keys = open_clip_families(inputs, {"clips": ("frames",), "keypoints": ("landmarks",)})
     clip = StoredClip(clips, keys[0])
     for _ in range(3):
         np.testing.assert_array_equal(clip.read_field("landmarks"), family.samples[keys[0]]["landmarks"])
@@ -46,7 +48,7 @@ def test_a_field_is_read_once_and_kept(inputs, family):
 
 
 def test_what_was_read_does_not_travel_to_another_process(family):
-    clips, keys = open_clips({"clips": artifact(family.samples)}, {"clips": ("frames", "landmarks")})
+    clips, keys = open_clip_families({"clips": artifact(family.samples)}, {"clips": ("frames", "landmarks")})
     clips.read(keys[0], "landmarks")
     again = pickle.loads(pickle.dumps(clips))
     assert not again._kept

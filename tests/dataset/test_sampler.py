@@ -8,7 +8,7 @@ from pipelines.dataset.sampler import (
     SplitClips,
     WorkerShare,
     chunk_sample_indices,
-    iterate_chunks,
+    iterate_sample_chunks,
     make_sample,
     prefetch_chunks,
     stack_samples,
@@ -38,7 +38,9 @@ def corpus(family):
 
 def chunks_of(corpus, seed=0, steps=range(1, 4), rank=0, world=1):
     return list(
-        iterate_chunks(CountingTask(), {"clips": corpus}, seed, steps, WorkerShare(4, 2, rank, world), 2, 4)
+        iterate_sample_chunks(
+            CountingTask(), {"clips": corpus}, seed, steps, WorkerShare(4, 2, rank, world), 2, 4
+        )
     )
 
 

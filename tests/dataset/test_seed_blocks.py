@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.dataset.seed_blocks import COLUMNS, list_seed_blocks, make_seed_blocks
+from pipelines.dataset.seed_blocks import SEED_BLOCK_COLUMNS, list_seed_blocks, make_seed_blocks
 
 
 def test_blocks_share_out_the_seeds_from_zero_on():
@@ -38,5 +38,5 @@ def test_the_table_is_written_with_its_columns(tmp_path):
     )  # fmt: skip
     list_seed_blocks(context)  # pyright: ignore[reportArgumentType]
     assert pq.read_table(tmp_path / "seeds.parquet").to_pylist() == make_seed_blocks(2, 3)
-    assert pq.read_schema(tmp_path / "seeds.parquet").names == list(COLUMNS)
+    assert pq.read_schema(tmp_path / "seeds.parquet").names == list(SEED_BLOCK_COLUMNS)
     assert notes == ["6 seeds in 2 blocks, 1 held out"]

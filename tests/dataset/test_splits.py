@@ -9,8 +9,8 @@ from pipelines.dataset.clips import Clips
 from pipelines.dataset.splits import describe_empty_split
 from pipelines.engine.node import Node, Read
 from pipelines.engine.node_plan import NodePlan
-from pipelines.engine.units import UnitView
-from pipelines.preprocess.recordings import DataConfig, list_source_recordings
+from pipelines.engine.units import UpstreamUnit
+from pipelines.preprocess.recordings import DataConfig, list_corpus_recordings
 from pipelines.preprocess.sources.folder import FolderConfig
 from pipelines.preprocess.sources.synthetic import SyntheticConfig
 from pipelines.preprocess.sources.voxceleb_csv import VoxcelebCsvConfig
@@ -40,7 +40,7 @@ def sentence(data, nodes=("train.fsrt.warmup", "pairs.self", "score.fsrt.self"))
     readers = [Node(name=name, kind="whole", run="none", reads=reads) for name in nodes]
     plans = {node.name: NodePlan(node, "stale") for node in (listing, *readers)}
     plans["recordings"].units = {
-        row["id"]: UnitView("", row=row) for row in list_source_recordings(data).rows
+        row["id"]: UpstreamUnit("", row=row) for row in list_corpus_recordings(data).rows
     }
     return describe_empty_split(plans, {"main": data})
 
@@ -119,6 +119,6 @@ def test_clips_that_a_family_lacks_are_counted_by_its_node(clips, family):
 
 
 def test_clips_without_sound_are_counted_among_an_even_sample_of_many(clips, family, monkeypatch):
-    assert splits.count_without_sound(clips, family.keys) == "1 of 5"
-    monkeypatch.setattr(splits, "MAX_COUNTED_CLIPS", 3)
-    assert splits.count_without_sound(clips, family.keys) == "0 of 3"
+    assert splits.describe_clips_without_sound(clips, family.keys) == "1 of 5"
+    monkeypatch.setattr(splits, "MAX_SOUND_CHECKED_CLIPS", 3)
+    assert splits.describe_clips_without_sound(clips, family.keys) == "0 of 3"

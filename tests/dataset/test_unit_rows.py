@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.dataset.clips import StoredClip, open_clips
+from pipelines.dataset.clips import StoredClip, open_clip_families
 from pipelines.dataset.unit_rows import TableRows, read_rows
 
 ROWS = [
@@ -23,7 +23,7 @@ def artifact(tmp_path):
 
 
 def test_a_row_is_read_by_its_columns(artifact):
-    clips, keys = open_clips({"pairs": artifact}, {"pairs": ("source_clip",)}, ("pairs",))
+    clips, keys = open_clip_families({"pairs": artifact}, {"pairs": ("source_clip",)}, ("pairs",))
     row = StoredClip(clips, keys[1])
     assert (keys, row.length, row.read_field("source_clip")) == (["p1", "p2"], 0, "b")
 

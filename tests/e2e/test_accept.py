@@ -53,7 +53,11 @@ def test_a_moved_file_a_new_field_and_a_reworded_message_make_nothing_stale(edit
     add_field(edited)
     edited.edit("pipelines/train/launch.py", "training workers need", "workers of a training need")
     edited.edit("models/provenance.py", "fine-tuned", "trained further from")
-    edited.edit("pipelines/runs/progress.py", "LOG_INTERVAL_SECONDS = 10.0", "LOG_INTERVAL_SECONDS = 20.0")
+    edited.edit(
+        "pipelines/runs/progress.py",
+        "PROGRESS_LOG_INTERVAL_SECONDS = 10.0",
+        "PROGRESS_LOG_INTERVAL_SECONDS = 20.0",
+    )
     assert set(edited.states().values()) == {"cached"}
 
 

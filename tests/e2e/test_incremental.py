@@ -27,7 +27,7 @@ def render(path: Path, person: int, take: int) -> None:
     )
     row = synthetic.list_recordings(config)[person * (TAKES + 1) + take]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(synthetic.render_recording(row, get_analytic_head())[0])
+    path.write_bytes(synthetic.render_synthetic_recording(row, get_analytic_head())[0])
 
 
 def place(folder: Path, person: int, take: int) -> Path:

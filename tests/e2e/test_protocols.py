@@ -20,7 +20,9 @@ def render(person: int, file: Path) -> None:
     settings = synthetic.SyntheticConfig(identities=12, clips_per_identity=1, seconds=1.6)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(
-        synthetic.render_recording(synthetic.list_recordings(settings)[person], get_analytic_head())[0]
+        synthetic.render_synthetic_recording(
+            synthetic.list_recordings(settings)[person], get_analytic_head()
+        )[0]
     )
 
 
@@ -77,7 +79,7 @@ def test_released_weights_are_scored_without_a_training_node(copy, tmp_path):
 
     from models.fsrt.network import Fsrt
     from models.fsrt.released import export_released_format
-    from models.weights import find_weights
+    from models.weights import find_third_party_weights
     from pipelines.config import load_config
     from storage.files import Store
     from storage.weight_files import import_weights
@@ -88,7 +90,9 @@ def test_released_weights_are_scored_without_a_training_node(copy, tmp_path):
     detector, renderer = export_released_format(Fsrt(net).state_dict(), about, tmp_path)
     store = Store(str(copy.store))
     for name, file in (("fsrt_kp", detector), ("fsrt_vox", renderer)):
-        import_weights(store, find_weights(name), file)  # the command takes nets of the published size alone
+        import_weights(
+            store, find_third_party_weights(name), file
+        )  # the command takes nets of the published size alone
 
     args = [MICRO, "--set", "models=[fsrt]", "--set", "fsrt.weights=fsrt_vox"]
     assert "train." not in copy.call("plan", *args).stdout

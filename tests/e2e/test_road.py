@@ -258,7 +258,7 @@ def add_video(folder: Path, person: int, take: int) -> None:
     row = synthetic.list_recordings(config)[person * 3 + take]
     target = folder / row["identity"] / f"{row['id']}.mp4"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(synthetic.render_recording(row, get_analytic_head())[0])
+    target.write_bytes(synthetic.render_synthetic_recording(row, get_analytic_head())[0])
 
 
 def test_one_more_video_computes_one_unit_a_node_and_one_shard_a_family(micro, tmp_path):

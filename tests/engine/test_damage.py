@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from pipelines.runs.plan_table import write_plan
+from pipelines.runs.plan_table import print_plan_table
 from storage import locations
 from storage.families import encode_pack_record, read_pack_record
 
@@ -16,7 +16,7 @@ def planned(project):
     """States and warnings."""
     planner, lines = project.planner(), []
     plans = planner.plan()
-    write_plan(plans, lines.append, planner.readable.damaged)
+    print_plan_table(plans, lines.append, planner.readable.damaged)
     warnings = [line for line in lines if line.startswith("warning: counted as not there: ")]
     return {name: plan.state for name, plan in plans.items()}, warnings
 
@@ -84,7 +84,7 @@ def test_a_garbled_key_file_is_as_none(ran, data):
 def test_a_garbled_accept_declares_nothing(ran, data):
     for entry in ran.store.walk("keys/add"):
         ran.store.write(
-            locations.acceptance_path("add", entry.name.split("/")[-1].removesuffix(".json")), data
+            locations.accepted_key_path("add", entry.name.split("/")[-1].removesuffix(".json")), data
         )
     states, (warning,) = planned(ran)
     assert set(states.values()) == {"cached"}

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct, defstruct
 
-from pipelines.engine.fingerprint import KeyEnvironment, compute_fingerprint
+from pipelines.engine.fingerprint import KeyEnvironment, compute_fingerprint_components
 from pipelines.engine.node import Node
-from pipelines.engine.source_code import SourceCode
+from pipelines.engine.source_code import SourceSymbolIndex
 
 EDITS = (
     "number", "rebind", "same_name", "swap", "table", "decoder",  # they change what some node computes
@@ -127,11 +127,13 @@ def keys(tmp_path, monkeypatch):
             path.write_text(text)
         install(site, "2.0" if on["decoder"] else "1.0")
         renamed = {"first.speed": "rate"} if on["rename"] else {}
-        code = SourceCode(
+        code = SourceSymbolIndex(
             root, ("PKG",), outside=("PKG.captions",), renamed={"speed": "rate"} if renamed else {}
         )
         env = KeyEnvironment(code, renamed=renamed)
-        return {name: compute_fingerprint(node, config(on), env).key for name, node in NODES.items()}
+        return {
+            name: compute_fingerprint_components(node, config(on), env).key for name, node in NODES.items()
+        }
 
     return of
 

@@ -1,11 +1,11 @@
 import pytest
 
-from pipelines.engine.symbols import parse_module
+from pipelines.engine.symbols import parse_module_symbols
 
 
 def text_of(source):
     """What the code digest sees of the function f."""
-    return parse_module(source, "m", False).symbols["f"].text.readable
+    return parse_module_symbols(source, "m", False).symbols["f"].text.readable_text
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from pipelines.engine.node import Node, Read
 from pipelines.engine.node_plan import NodePlan
-from pipelines.runs.plan_table import write_plan
+from pipelines.runs.plan_table import print_plan_table
 
 EVERYTHING = {"double", "add", "total", "report", "side"}
 
@@ -121,7 +121,7 @@ def test_columns_of_the_plan_stand_under_their_heads():
         "clips": NodePlan(replace(long, name="clips"), "cached"),
     }
     lines: list[str] = []
-    write_plan(plans, lines.append)
+    print_plan_table(plans, lines.append)
     head, first, second, other = lines
     assert first.index("stale") == other.index("cached") == head.index("state")
     assert first.index("code a") == second.index("code b") == head.index("reason")

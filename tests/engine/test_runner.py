@@ -144,7 +144,7 @@ def test_a_unit_out_of_reach_fails_the_node_when_the_others_are_done(project, mo
 def test_an_undeclared_config_read_is_an_error(project):
     project.edit("nodes", "+ config.amount +", "+ config.total +")
     outcome = project.run()
-    assert "UndeclaredConfig" in str(outcome.error)
+    assert "UndeclaredConfigError" in str(outcome.error)
     assert "'total" in str(outcome.error)
 
 
@@ -303,7 +303,7 @@ def test_what_was_stopped_and_what_never_began_are_told_apart_from_what_failed(p
 
 def test_a_node_under_way_when_another_fails_is_cancelled_and_not_failed():
     outcome = RunOutcome(failed={"double": Transient("double: no network")})
-    outcome.cancelled["side"] = outcome.reason
+    outcome.cancelled["side"] = outcome.stop_reason
     assert list(describe_failures(outcome)) == [
         "\ndouble failed: double: no network", "cancelled because double failed: side",
     ]  # fmt: skip

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.engine.source_code import SourceCode
+from pipelines.engine.source_code import SourceSymbolIndex
 
 FILES = {
     "a": "from p.b import g\nTABLE = {'x': 1}\n\ndef f(x):\n    return g(x) + TABLE['x']\n",
@@ -14,7 +14,7 @@ FILES = {
 }
 
 
-def code(root: Path, files: dict[str, str], **options) -> SourceCode:
+def code(root: Path, files: dict[str, str], **options) -> SourceSymbolIndex:
     folder = root / "p"
     folder.mkdir(exist_ok=True)
     for old in folder.rglob("*.py"):
@@ -23,7 +23,7 @@ def code(root: Path, files: dict[str, str], **options) -> SourceCode:
         path = folder / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    return SourceCode(root, ("p",), **options)
+    return SourceSymbolIndex(root, ("p",), **options)
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_an_entry_that_is_not_there_is_named(digest):
 
 
 def test_a_closure_names_every_symbol_reached(tmp_path):
-    reached = code(tmp_path, FILES).closure(["p.a:f"])
+    reached = code(tmp_path, FILES).reachable_symbols(["p.a:f"])
     assert list(reached) == ["p.a.TABLE", "p.a.f", "p.b.g", "p.c.compute"]
     assert reached["p.b.g"].text == "def g(x):\n    return c.compute(x)"
 
@@ -152,7 +152,7 @@ def test_an_answer_that_is_known_is_not_worked_out_again(tmp_path):
         return known[question] if question in known else known.setdefault(question, make())
 
     first = code(tmp_path, FILES, recall=recall).digest(["p.a:f"])
-    again = SourceCode(
+    again = SourceSymbolIndex(
         tmp_path, ("p",), recall=recall, load=lambda path, make: pytest.fail(f"{path} was read")
     )
     assert again.digest(["p.a:f"]) == first

@@ -2,15 +2,17 @@
 
 import pytest
 
-from pipelines.engine.symbols import MODULE_BODY, parse_module
+from pipelines.engine.symbols import MODULE_BODY, parse_module_symbols
 
 
 def text(source: str, name: str = "f", **options) -> str:
-    return parse_module(source, "package.module", False, **options).symbols[name].text.template
+    return parse_module_symbols(source, "package.module", False, **options).symbols[name].text.template
 
 
 def targets(source: str, name: str = "f") -> list[str]:
-    return [ref.target for ref in parse_module(source, "package.module", False).symbols[name].text.refs]
+    return [
+        ref.target for ref in parse_module_symbols(source, "package.module", False).symbols[name].text.refs
+    ]
 
 
 @pytest.mark.parametrize(
@@ -80,8 +82,8 @@ def test_of_a_struct_the_methods_alone_can_be_asked():
     tail = (
         "    def __post_init__(self):\n        check(self)\n    def area(self):\n        return self.x * 2\n"
     )
-    more = parse_module(head + "    x: int = 1\n    y: int = 2\n" + tail, "m", False).symbols["C"]
-    less = parse_module(head + "    x: int = 5\n" + tail, "m", False).symbols["C"]
+    more = parse_module_symbols(head + "    x: int = 1\n    y: int = 2\n" + tail, "m", False).symbols["C"]
+    less = parse_module_symbols(head + "    x: int = 5\n" + tail, "m", False).symbols["C"]
     assert more.methods is not None
     assert more.methods == less.methods
     assert "area" in more.methods.template
@@ -90,7 +92,7 @@ def test_of_a_struct_the_methods_alone_can_be_asked():
 
 def test_a_check_that_sets_a_value_counts_among_the_methods():
     source = "class C(Struct):\n    def __post_init__(self):\n        force_setattr(self, 'x', 1)\n"
-    methods = parse_module(source, "m", False).symbols["C"].methods
+    methods = parse_module_symbols(source, "m", False).symbols["C"].methods
     assert methods is not None
     assert "force_setattr" in methods.template
 
@@ -103,11 +105,11 @@ def test_a_renamed_setting_goes_on_being_read_by_its_first_name():
 
 
 def test_a_statement_of_the_module_is_its_body_and_an_import_for_types_is_not():
-    symbols = parse_module("import a\nif TYPE_CHECKING:\n    import b\na.setup()", "m", False).symbols
+    symbols = parse_module_symbols("import a\nif TYPE_CHECKING:\n    import b\na.setup()", "m", False).symbols
     assert list(symbols) == [MODULE_BODY]
 
 
 def test_a_file_survives_its_cache():
     source = "from a import b\nclass C(Struct):\n    x: int = b\nT = {'x': 'a.b:c'}\n"
-    module = parse_module(source, "m", False)
+    module = parse_module_symbols(source, "m", False)
     assert type(module).from_json(module.as_json()) == module

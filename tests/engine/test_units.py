@@ -3,7 +3,7 @@
 import pytest
 
 from pipelines.engine.node import Node, Read
-from pipelines.engine.units import UnitInputs, UnitView
+from pipelines.engine.units import UnitInputs, UpstreamUnit
 
 PAIRS = Node(
     name="generate", kind="keyed", run="m:f", units="pairs", rows={"split": ("test",)},
@@ -12,14 +12,14 @@ PAIRS = Node(
 
 
 def row(recordings, split="test", source="a"):
-    return UnitView(None, row={"recordings": recordings, "split": split, "source": source})
+    return UpstreamUnit(None, row={"recordings": recordings, "split": split, "source": source})
 
 
 @pytest.fixture
 def units():
     return {
         "pairs": {"p1": row(["a", "b"]), "p2": row(["a"], split="train"), "p3": row(["a", "gone"])},
-        "clips": {"a": UnitView("digest a"), "b": UnitView("digest b")},
+        "clips": {"a": UpstreamUnit("digest a"), "b": UpstreamUnit("digest b")},
     }
 
 
@@ -37,10 +37,10 @@ def test_only_the_fields_that_are_read_count(units):
     before = UnitInputs(PAIRS, units).input_digests("p1")
     units["pairs"]["p1"] = row(["a", "b"], source="other")
     assert UnitInputs(PAIRS, units).input_digests("p1")["pairs"] != before["pairs"]
-    units["pairs"]["p1"] = UnitView(None, row={**units["pairs"]["p1"].row, "source": "a", "note": 1})
+    units["pairs"]["p1"] = UpstreamUnit(None, row={**units["pairs"]["p1"].row, "source": "a", "note": 1})
     assert UnitInputs(PAIRS, units).input_digests("p1") == before
 
 
 def test_a_digest_is_open_while_an_input_is_not_computed(units):
-    units["clips"]["b"] = UnitView(None)
+    units["clips"]["b"] = UpstreamUnit(None)
     assert UnitInputs(PAIRS, units).input_digests("p1") is None

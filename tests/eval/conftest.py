@@ -19,11 +19,11 @@ from models.errors import InvalidSettings
 from models.reenactor import ClipFrames, MotionTransfer
 from pipelines.eval import generate
 from pipelines.eval.features import compute_dlib_landmarks
-from pipelines.eval.methods import BASELINES, METHOD_FUNCTIONS
+from pipelines.eval.methods import BASELINE_METHODS, METHOD_FUNCTIONS
 from pipelines.eval.metrics import METRICS
 from pipelines.eval.pairs import ClipPair, make_pairs, read_pairs
 from pipelines.eval.protocols import EvaluationProtocol
-from pipelines.eval.sample_frames import publish_samples
+from pipelines.eval.sample_frames import publish_sample_frames
 from pipelines.eval.score import score_method
 from storage import shards
 
@@ -405,7 +405,7 @@ def road(clips, recordings, tmp_path_factory) -> Road:
             s for one in found for s in compute_dlib_landmarks({"generated": UnitSamples([one])}, None, nets)
         )
         features[method] = KeptFamily(points)
-    for method in ("toy", "dark", *BASELINES):
+    for method in ("toy", "dark", *BASELINE_METHODS):
         scores[method] = scored_by(method, generated, features, tmp_path_factory.mktemp(method))
     samples = {
         model: samples_of(model, generated, tmp_path_factory.mktemp(f"samples_{model}"))
@@ -420,7 +420,7 @@ def samples_of(model: str, generated: dict[str, KeptFamily], out: Path) -> KeptC
     inputs = {role: Shards(generated[method]) for role, method in roles.items()}
     config = SimpleNamespace(grid_pairs=2, videos=1)
     context = KeptContext(node=f"samples.{model}.self", config=config, inputs=inputs, out=out)
-    publish_samples(context)
+    publish_sample_frames(context)
     return context
 
 
@@ -435,7 +435,7 @@ def scored_by(
         artifact.node = f"node of {role}"
     config = SimpleNamespace(metrics=tuple(METRICS))
     context = KeptContext(node=f"score.{method}.self", config=config, inputs=inputs, out=out)
-    score_method(context, method, "baseline" if method in BASELINES else "trained")
+    score_method(context, method, "baseline" if method in BASELINE_METHODS else "trained")
     return context
 
 

@@ -1,5 +1,5 @@
-from pipelines.eval.captions import BASELINE_TEXTS, column_titles, provenance_caption
-from pipelines.eval.methods import BASELINES
+from pipelines.eval.captions import BASELINE_TEXTS, provenance_caption, sample_grid_column_titles
+from pipelines.eval.methods import BASELINE_METHODS
 
 
 def test_the_caption_names_the_weights_that_are_not_the_published_ones():
@@ -8,9 +8,9 @@ def test_the_caption_names_the_weights_that_are_not_the_published_ones():
 
 
 def test_every_baseline_is_explained():
-    assert set(BASELINE_TEXTS) == set(BASELINES)
+    assert set(BASELINE_TEXTS) == set(BASELINE_METHODS)
 
 
 def test_only_a_truth_has_an_error_beside_it():
-    assert column_titles("fsrt") == ["source", "driving = truth", "fsrt", "error x4"]
-    assert column_titles("fsrt", has_truth=False) == ["source", "driving", "fsrt"]
+    assert sample_grid_column_titles("fsrt") == ["source", "driving = truth", "fsrt", "error x4"]
+    assert sample_grid_column_titles("fsrt", has_truth=False) == ["source", "driving", "fsrt"]

@@ -1,6 +1,6 @@
 import pytest
 
-from pipelines.eval.comparison import read_comparison, read_comparisons
+from pipelines.eval.comparison import compute_protocol_results, read_protocol_results
 from pipelines.eval.config import ReportConfig
 from pipelines.eval.metrics import METRICS
 
@@ -9,7 +9,7 @@ CONFIG = ReportConfig(resamples=50, videos=1, grid_pairs=2)
 
 @pytest.fixture(scope="module")
 def one(road):
-    return read_comparison("self", road.inputs, CONFIG)
+    return compute_protocol_results("self", road.inputs, CONFIG)
 
 
 def test_models_and_baselines_have_a_record_of_each_metric_both_ways(one):
@@ -58,11 +58,11 @@ def test_a_protocol_without_a_truth_has_pictures_and_no_figures(road):
             return without_truth
 
     inputs["self/pairs"] = Rewritten(inputs["self/pairs"].root)
-    found = read_comparison("self", inputs, CONFIG)
+    found = compute_protocol_results("self", inputs, CONFIG)
     assert (found.shared, found.own, found.differences) == ([], [], [])
     assert set(found.samples) == {"toy", "dark"}
 
 
 def test_two_protocols_are_two_comparisons(road):
     twice = {**road.inputs, **{role.replace("self/", "again/"): one for role, one in road.inputs.items()}}
-    assert [one.name for one in read_comparisons(twice, CONFIG)] == ["self", "again"]
+    assert [one.name for one in read_protocol_results(twice, CONFIG)] == ["self", "again"]

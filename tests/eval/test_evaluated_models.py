@@ -9,11 +9,11 @@ import torch
 from msgspec import to_builtins
 from safetensors.torch import save_file
 
-from models.fsrt.config import FsrtConfig, SamplingConfig, tiny_architecture
+from models.fsrt.config import FsrtConfig, TrainingSampleConfig, tiny_architecture
 from models.fsrt.network import Fsrt
 from models.fsrt.released import export_released_format
 from models.reenactor import ClipFrames
-from models.weights import find_weights
+from models.weights import find_third_party_weights
 from pipelines.eval.evaluated_models import load_evaluated_model, publish_released_weights
 from storage.errors import InvalidInput
 from storage.files import Store
@@ -79,9 +79,11 @@ def test_released_weights_are_published_as_a_checkpoint_that_drives(
     about = {"model": "fsrt", "phase": "adversarial", "architecture": to_builtins(tiny_architecture())}
     detector, file = export_released_format(net.state_dict(), about, tmp_path)
     for weights, path in (("fsrt_kp", detector), ("fsrt_vox", file)):
-        import_weights(recordings_of_a_store.store, find_weights(weights), path)
+        import_weights(recordings_of_a_store.store, find_third_party_weights(weights), path)
     (tmp_path / "out").mkdir()
-    config = SimpleNamespace(section=FsrtConfig(net=tiny_architecture(), sampling=SamplingConfig(queries=64)))
+    config = SimpleNamespace(
+        section=FsrtConfig(net=tiny_architecture(), sampling=TrainingSampleConfig(queries=64))
+    )
     context = make_context(
         node="release.fsrt", config=config, inputs={"recordings": recordings_of_a_store}, out=tmp_path / "out"
     )

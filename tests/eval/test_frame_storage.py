@@ -4,15 +4,15 @@ import pytest
 from pipelines.engine.node import Node, Read
 from pipelines.engine.node_plan import NodePlan
 from pipelines.engine.packs import PackJob
-from pipelines.engine.units import UnitView
-from pipelines.eval.frame_storage import describe_frame_disk_usage, estimate_bytes
-from pipelines.runs.plan_table import write_plan
+from pipelines.engine.units import UpstreamUnit
+from pipelines.eval.frame_storage import describe_frame_disk_usage, estimate_frame_storage_bytes
+from pipelines.runs.plan_table import print_plan_table
 from storage.frame_codec import encode_images
 
 CONFIG = {"eval": {"protocols": {"self": {"size": 64}}}}
 
 
-def generating(method: str, drops: bool = False, **units: UnitView) -> NodePlan:
+def generating(method: str, drops: bool = False, **units: UpstreamUnit) -> NodePlan:
     node = Node(
         name=f"generate.{method}.self", stage=f"generate.{method}", kind="keyed", run="a:b",
         units="pairs.self", reads={"pairs": Read("pairs.self")},
@@ -25,7 +25,7 @@ def generating(method: str, drops: bool = False, **units: UnitView) -> NodePlan:
 def pairs():
     """Two pairs of three driving frames each."""
     node = Node(name="pairs.self", stage="pairs", kind="whole", run="a:b", table=True)
-    rows = {unit: UnitView("d", row={"driving_frames": [1, 2, 3]}) for unit in ("a", "b")}
+    rows = {unit: UpstreamUnit("d", row={"driving_frames": [1, 2, 3]}) for unit in ("a", "b")}
     return NodePlan(node, "cached", units=rows)
 
 
@@ -37,32 +37,32 @@ def test_the_estimate_lies_between_smooth_frames_and_noise():
     noise = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     smooth = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None, None], (3, 64, 64, 3))
     kept = [len(encode_images(frames, "png").data) for frames in (smooth, noise)]
-    assert kept[0] < estimate_bytes(3, 64) < kept[1]
+    assert kept[0] < estimate_frame_storage_bytes(3, 64) < kept[1]
 
 
 def test_the_frames_of_pairs_that_are_to_be_generated_are_told(pairs):
-    plan = generating("fsrt", a=UnitView(None), b=UnitView("there", "pack"))
+    plan = generating("fsrt", a=UpstreamUnit(None), b=UpstreamUnit("there", "pack"))
     assert notes(pairs, plan) == {"generate.fsrt.self": "keeps 3 frames of 64 px: about 22 kB"}
 
 
 def test_of_the_copied_source_one_picture_a_pair_is_kept(pairs):
-    plan = generating("copy_source", a=UnitView(None), b=UnitView(None))
+    plan = generating("copy_source", a=UpstreamUnit(None), b=UpstreamUnit(None))
     assert notes(pairs, plan)["generate.copy_source.self"].startswith("keeps 2 frames of 64 px")
 
 
 def test_nothing_is_told_before_there_are_pairs_nor_of_what_is_there(pairs):
-    done = generating("fsrt", a=UnitView("there", "pack"), b=UnitView("there", "pack"))
+    done = generating("fsrt", a=UpstreamUnit("there", "pack"), b=UpstreamUnit("there", "pack"))
     assert notes(pairs, done, generating("headgan")) == {}
 
 
 def test_frames_that_are_dropped_in_the_end_are_made_and_not_kept(pairs):
-    plan = generating("fsrt", drops=True, a=UnitView(None))
+    plan = generating("fsrt", drops=True, a=UpstreamUnit(None))
     text = "makes 3 frames of 64 px: about 22 kB, and drops them in the end"
     assert notes(pairs, plan) == {"generate.fsrt.self": text}
 
 
 def test_the_line_says_what_was_dropped_and_what_of_it_is_made_again(pairs):
-    plan = generating("fsrt", a=UnitView("there", "pack1"), b=UnitView("there", "pack2"))
+    plan = generating("fsrt", a=UpstreamUnit("there", "pack1"), b=UpstreamUnit("there", "pack2"))
     plan.restore_jobs = {
         pack: PackJob("generate.fsrt.self", "generate.fsrt", pack, ()) for pack in ("pack1", "pack2")
     }
@@ -73,8 +73,8 @@ def test_the_line_says_what_was_dropped_and_what_of_it_is_made_again(pairs):
 
 
 def test_the_line_stands_below_the_reasons_of_its_node(pairs):
-    plan = generating("fsrt", a=UnitView(None), b=UnitView(None))
+    plan = generating("fsrt", a=UpstreamUnit(None), b=UpstreamUnit(None))
     lines: list[str] = []
-    write_plan({plan.node.name: plan}, lines.append, (), notes(pairs, plan))
+    print_plan_table({plan.node.name: plan}, lines.append, (), notes(pairs, plan))
     assert lines[1].endswith("never run")
     assert lines[2].strip() == "keeps 6 frames of 64 px: about 44 kB"

@@ -5,7 +5,11 @@ from msgspec.structs import replace
 
 from models.errors import InvalidSettings
 from pipelines.config import load_config
-from pipelines.engine.fingerprint import KeyEnvironment, code_entries, compute_fingerprint
+from pipelines.engine.fingerprint import (
+    KeyEnvironment,
+    compute_fingerprint_components,
+    list_code_entry_points,
+)
 from pipelines.errors import UserError
 from pipelines.eval import features, metrics
 from pipelines.graph import build_graph
@@ -60,14 +64,18 @@ def test_no_metric_is_code_of_generation_or_of_features(graph, project_code):
     config = load_config(DEMO).config
     for node in graph:
         if node.name.split(".")[0] in ("pairs", "generate", "features"):
-            closure = project_code.closure(code_entries(node, config, project_code))
+            closure = project_code.closure(list_code_entry_points(node, config, project_code))
             assert not [s for s in closure if s.startswith(("pipelines.eval.metrics", "pipelines.eval.rec"))]
 
 
 def test_a_caption_is_code_of_the_report_alone(graph, project_code):
     config = load_config(DEMO).config
-    words = "pipelines.eval.captions.column_titles"
-    readers = [n.name for n in graph if words in project_code.closure(code_entries(n, config, project_code))]
+    words = "pipelines.eval.captions.sample_grid_column_titles"
+    readers = [
+        n.name
+        for n in graph
+        if words in project_code.closure(list_code_entry_points(n, config, project_code))
+    ]
     assert readers == ["report"]
 
 
@@ -139,7 +147,7 @@ def test_the_folder_of_other_frames_is_in_no_key(project_code):
     for path in ("/frames", "/elsewhere"):
         config = load_config(DEMO, [f"eval.methods.theirs.folder={path}"]).config
         node = replace(build_graph(config)["generate.theirs.self"], inputs=None)  # the files' content
-        keys.append(compute_fingerprint(node, config, KeyEnvironment(project_code)))
+        keys.append(compute_fingerprint_components(node, config, KeyEnvironment(project_code)))
     assert keys[0] == keys[1]
 
 

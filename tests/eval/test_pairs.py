@@ -35,41 +35,41 @@ def paired(protocol, keys, family):
 
 # --- which clips can be used --------------------------------------------------------------------------------
 def test_only_test_identities_are_used(family, split):
-    keys, _ = pairs.find_usable_clips({"clips": family}, split, 2)
+    keys, _ = pairs.find_usable_test_clips({"clips": family}, split, 2)
     assert {pairs.clip_identity(key) for key in keys} == {"id1", "id2"}
 
 
 def test_no_test_clip_is_an_error_that_names_the_setting(family):
     with pytest.raises(UserError, match=r"data\.test_fraction"):
-        pairs.find_usable_clips({"clips": family}, {f"rec{i}": "train" for i in range(6)}, 2)
+        pairs.find_usable_test_clips({"clips": family}, {f"rec{i}": "train" for i in range(6)}, 2)
 
 
 def test_clips_with_no_frame_left_to_drive_are_not_used(family):
     split = {f"rec{i}": "test" for i in range(6)}
-    assert len(pairs.find_usable_clips({"clips": family}, split, 9)[0]) == 6  # of 9 frames each
+    assert len(pairs.find_usable_test_clips({"clips": family}, split, 9)[0]) == 6  # of 9 frames each
     with pytest.raises(UserError, match="none of 6 test clips has 10 frames, as many as the protocol takes"):
-        pairs.find_usable_clips({"clips": family}, split, 10)
+        pairs.find_usable_test_clips({"clips": family}, split, 10)
 
 
 def test_a_clip_that_one_family_lacks_is_used_for_no_model_and_counted(make_family, family, clips, split):
     lost = next(key for key in clips if key.startswith("id1#"))
     fits = make_family({key: frames for key, frames in clips.items() if key != lost})
     families = {"clips": family, "fit3dmm": fits, "speech": family}
-    keys, rejected = pairs.find_usable_clips(families, split, 2)
+    keys, rejected = pairs.find_usable_test_clips(families, split, 2)
     assert rejected == {"fit3dmm": 1}
     assert set(keys) == {key for key in clips if not key.startswith("id0#")} - {lost}
 
 
 def test_what_is_lost_of_the_training_clips_is_not_counted(make_family, family, clips, split):
     fits = make_family({key: frames for key, frames in clips.items() if not key.startswith("id0#")})
-    assert pairs.find_usable_clips({"clips": family, "fit3dmm": fits}, split, 2)[1] == {}
+    assert pairs.find_usable_test_clips({"clips": family, "fit3dmm": fits}, split, 2)[1] == {}
 
 
 def test_no_clip_that_drives_every_model_is_an_error_that_names_who_rejected_them(make_family, family, split):
     with pytest.raises(
         UserError, match="none of 4 test clips can drive every model: rejected are 4 by fit3d"
     ):
-        pairs.find_usable_clips({"clips": family, "fit3dmm": make_family({})}, split, 2)
+        pairs.find_usable_test_clips({"clips": family, "fit3dmm": make_family({})}, split, 2)
 
 
 # --- self-reenactment ---------------------------------------------------------------------------------------

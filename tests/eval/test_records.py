@@ -9,10 +9,10 @@ from pipelines.eval.records import (
     BootstrapSettings,
     FrameValues,
     compare_methods,
-    own_records,
-    pair_sums,
-    shared_frame_records,
-    shared_frames,
+    frames_scored_by_all_methods,
+    own_frame_metric_records,
+    shared_frame_metric_records,
+    sum_frames_by_pair,
 )
 
 TOY = Method(name="toy", kind="trained", provenance={"vgg19": "random"})
@@ -39,13 +39,13 @@ SECOND = values([4, NONE, 6], [7, 8, 9])
 
 
 def own(rows, metric="akd_l1_dlib", bootstrap=BOOTSTRAP):
-    (record,) = own_records(rows, TOY, [metric], "p", bootstrap)
+    (record,) = own_frame_metric_records(rows, TOY, [metric], "p", bootstrap)
     return record
 
 
 def shared(**methods):
     named = [Method(name=name, kind="trained") for name in methods]
-    records = shared_frame_records(methods, named, ["akd_l1_dlib"], "p", BOOTSTRAP)
+    records = shared_frame_metric_records(methods, named, ["akd_l1_dlib"], "p", BOOTSTRAP)
     return {record.method: record for record in records}
 
 
@@ -113,7 +113,7 @@ def test_a_method_that_lacks_the_weights_takes_no_frame_from_the_others():
 
 
 def test_a_pair_that_one_method_lacks_counts_for_none():
-    assert set(shared_frames({"a": FIRST, "b": SECOND[:1]})) == {"p0"}
+    assert set(frames_scored_by_all_methods({"a": FIRST, "b": SECOND[:1]})) == {"p0"}
     assert shared(a=FIRST, b=SECOND[:1])["a"].n == 1
 
 
@@ -124,7 +124,7 @@ def test_without_a_shared_frame_the_value_is_left_out_and_explains_why():
 
 
 def test_states_are_in_order_of_the_pairs():
-    assert list(pair_sums(FIRST[::-1])) == ["p0", "p1"]
+    assert list(sum_frames_by_pair(FIRST[::-1])) == ["p0", "p1"]
 
 
 # --- two methods --------------------------------------------------------------------------------------------

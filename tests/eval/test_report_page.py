@@ -5,7 +5,7 @@ import pytest
 from msgspec import structs
 
 from pipelines.eval import report_page
-from pipelines.eval.comparison import read_comparison
+from pipelines.eval.comparison import compute_protocol_results
 from pipelines.eval.config import ReportConfig
 from pipelines.eval.paper_results import read_paper_results
 from pipelines.figures.html import CHART_COLOURS, CHART_GREY
@@ -13,7 +13,7 @@ from pipelines.figures.html import CHART_COLOURS, CHART_GREY
 
 @pytest.fixture(scope="module")
 def one(road):
-    return read_comparison("self", road.inputs, ReportConfig(resamples=50, videos=0, grid_pairs=1))
+    return compute_protocol_results("self", road.inputs, ReportConfig(resamples=50, videos=0, grid_pairs=1))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipelines.eval import score
-from pipelines.eval.metrics import METRICS, sum_frames
+from pipelines.eval.metrics import METRICS, sum_frame_values
 
 FEATURE = "landmarks.dlib68"
 
@@ -19,19 +19,19 @@ def families_of(road, method="toy"):
 
 
 def rows_of(road, method, metric):
-    rows = score.read_frame_values(road.inputs[f"self/{method}/score"])
+    rows = score.read_frame_metric_values(road.inputs[f"self/{method}/score"])
     return [row for row in rows if row.metric == metric]
 
 
 def value(road, method, metric):
     rows = rows_of(road, method, metric)
     return METRICS[metric].compute(
-        sum((sum_frames(row.values) for row in rows), start=sum_frames(np.empty(0)))
+        sum((sum_frame_values(row.values) for row in rows), start=sum_frame_values(np.empty(0)))
     )
 
 
 def test_every_pair_has_a_value_of_each_metric_in_each_frame(road):
-    rows = score.read_frame_values(road.inputs["self/toy/score"])
+    rows = score.read_frame_metric_values(road.inputs["self/toy/score"])
     assert len(rows) == 4 * len(METRICS)
     assert {len(row.values) for row in rows} == {6}
 

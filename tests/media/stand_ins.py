@@ -5,11 +5,14 @@ import imageio_ffmpeg
 from pipelines.media import ffmpeg_tool
 
 REAL = imageio_ffmpeg.get_ffmpeg_exe()
-DECODERS = "\n".join(f" V....D {name}   a decoder" for name in ffmpeg_tool.REQUIRED_DECODERS)
+DECODERS = "\n".join(f" V....D {name}   a decoder" for name in ffmpeg_tool.REQUIRED_FFMPEG_DECODERS)
 
 
 def answers(
-    version="7.1.1", filters=ffmpeg_tool.REQUIRED_FILTERS, decoders=DECODERS, else_=f'exec "{REAL}" "$@"'
+    version="7.1.1",
+    filters=ffmpeg_tool.REQUIRED_FFMPEG_FILTERS,
+    decoders=DECODERS,
+    else_=f'exec "{REAL}" "$@"',
 ):
     """A script that says so of itself, and otherwise does what `else_` says."""
     listed = "\n".join(f" ... {name}   V->V   a filter" for name in filters)

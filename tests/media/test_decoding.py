@@ -132,14 +132,16 @@ def test_channels_that_say_the_same_keep_their_level(tmp_path, helpers, layout):
 
 def test_map_frames_sees_every_nth_and_the_last(flash):
     probed = media.probe_file(flash)
-    seen = media.map_frames(flash, probed, (32, 24), 30, lambda frames: [f.shape for f in frames], batch=2)
+    seen = media.map_frame_batches(
+        flash, probed, (32, 24), 30, lambda frames: [f.shape for f in frames], batch=2
+    )
     assert seen.results == [(24, 32, 3)] * 5
     np.testing.assert_allclose(seen.times, [0, 1.2, 2.4, 3.6, 3.96])
 
 
 def test_map_frames_tells_where_the_picture_changes_at_once(tmp_path, helpers):
     path = helpers.write_video(tmp_path / "a.mp4", grey([20] * 33 + [220] * 30))
-    seen = media.map_frames(path, media.probe_file(path), (32, 24), 10, list, change=10)
+    seen = media.map_frame_batches(path, media.probe_file(path), (32, 24), 10, list, change=10)
     np.testing.assert_allclose(seen.changes, [33 / 25])
 
 

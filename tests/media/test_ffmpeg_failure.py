@@ -87,7 +87,7 @@ def test_a_codec_that_nothing_here_decodes_is_the_files(put_on_path, sick):
 @pytest.mark.parametrize(("has", "kind"), [(2**20, Rejected), (2**62, Transient)])
 def test_out_of_memory_is_the_files_only_where_there_is_memory(put_on_path, sick, monkeypatch, has, kind):
     put_on_path(only_sick("echo 'Error: Cannot allocate memory' >&2; exit 244"))
-    monkeypatch.setattr(ffmpeg_failure, "PLENTY_OF_MEMORY", has)
+    monkeypatch.setattr(ffmpeg_failure, "MEMORY_PROBE_BYTES", has)
     assert isinstance(raised(sick), kind)
 
 
@@ -125,7 +125,7 @@ def test_the_trial_takes_any_stream_of_a_file_and_any_span(tmp_path, helpers):
     with pytest.raises(Rejected):
         media.read_frames(tmp_path / "a.mp4", probed, (64, 48), (101, 33, 700, 630), (3600, 3610))
     with pytest.raises(Rejected):
-        media.map_frames(tmp_path / "a.mp4", probed, (64, 48), 5, list, span=(3600, 3610), change=10)
+        media.map_frame_batches(tmp_path / "a.mp4", probed, (64, 48), 5, list, span=(3600, 3610), change=10)
     with pytest.raises(Rejected):
         media.read_sound(tmp_path / "a.mp4", probed, 90_000, 90_100)
 
@@ -135,5 +135,5 @@ def test_a_trial_reads_a_healthy_file_from_its_start_whatever_was_asked_for(sick
     from pipelines.media.decoding import _ffmpeg_output
 
     output = _ffmpeg_output(sick, media.probe_file(sick), (32, 32), None, (300.0, 301.0), 1, seek=False)
-    done = ffmpeg_failure.run_on_known_good_file(media.FfmpegPipe(output, 60).command)
+    done = ffmpeg_failure.run_on_known_good_file(media.FfmpegOutputPipe(output, 60).command)
     assert sum(" n:" in line for line in done.log) == 4

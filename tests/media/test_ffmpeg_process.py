@@ -11,7 +11,7 @@ def test_a_log_is_read_while_it_grows_and_whole_at_the_end(flash):
     from pipelines.media.decoding import _ffmpeg_output
 
     probed = media.probe_file(flash)
-    with media.FfmpegPipe(_ffmpeg_output(flash, probed, (64, 48), None, None, 1), 60) as pipe:
+    with media.FfmpegOutputPipe(_ffmpeg_output(flash, probed, (64, 48), None, None, 1), 60) as pipe:
         lines = []
         for _ in range(100):
             assert pipe.read_into(memoryview(bytearray(64 * 48 * 3))) == 64 * 48 * 3
@@ -26,10 +26,10 @@ def test_a_buffer_is_filled_whole_but_for_the_end(flash):
 
     size = 64 * 48 * 3
     output = _ffmpeg_output(flash, media.probe_file(flash), (64, 48), None, None, 1)
-    with media.FfmpegPipe(output, 60) as pipe:
+    with media.FfmpegOutputPipe(output, 60) as pipe:
         whole = pipe.read()
     buffer, parts = bytearray(7 * size + 5), []
-    with media.FfmpegPipe(output, 60) as pipe:
+    with media.FfmpegOutputPipe(output, 60) as pipe:
         while count := pipe.read_into(memoryview(buffer)):
             parts.append(bytes(buffer[:count]))
     assert b"".join(parts) == whole

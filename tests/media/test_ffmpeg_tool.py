@@ -12,7 +12,7 @@ LACKING = {
     "an old release": (answers("4.2.2-static"), "is ffmpeg 4.2.2-static, expected 5.1 or newer"),
     "an old release with an epoch": (answers("7:4.4.2-0ubuntu0.22.04.1"), "expected 5.1 or newer"),
     "no zscale": (
-        answers(filters=[f for f in ffmpeg_tool.REQUIRED_FILTERS if f != "zscale"]),
+        answers(filters=[f for f in ffmpeg_tool.REQUIRED_FFMPEG_FILTERS if f != "zscale"]),
         "(ffmpeg 7.1.1) lacks filter zscale",
     ),
     "no patented decoders": (
@@ -41,7 +41,7 @@ def test_the_packaged_ffmpeg_takes_the_place_of_one_that_lacks_something(put_on_
 
 
 def test_an_ffmpeg_that_hangs_is_left_alone(put_on_path, monkeypatch):
-    monkeypatch.setattr(ffmpeg_tool, "INSPECT_TIMEOUT", 0.2)
+    monkeypatch.setattr(ffmpeg_tool, "FFMPEG_CHECK_TIMEOUT", 0.2)
     path = put_on_path("#!/bin/sh\nexec sleep 60\n")
     assert ffmpeg_tool.inspect_ffmpeg(path) == ("", "does not run (no answer to -filters in 0.2 s)")
 

@@ -6,7 +6,12 @@ import pytest
 
 from pipelines import media
 from pipelines.media.encoding import Mp4Writer, read_timeline
-from pipelines.media.sound_track import ENCODED_SOUND_PROBE, AudioFrameStats, Mp4SoundTrack, are_sounds_alike
+from pipelines.media.sound_track import (
+    ENCODED_AAC_FILE_PROBE,
+    AudioFrameStats,
+    Mp4SoundTrack,
+    is_sound_copy_faithful,
+)
 
 STEREO = [("aac", 48_000, "stereo", 0.2, 4)]
 
@@ -129,14 +134,14 @@ def test_sound_of_which_nothing_can_be_decoded_is_left_out_and_said(clicking, he
 def test_a_copy_that_plays_otherwise_is_noticed(fault):
     form = (48_000, "stereo", "fltp")
     frames = [AudioFrameStats(0.02 * k, form, 2, 1.0 + k % 3) for k in range(50)]
-    assert are_sounds_alike(frames, [one._replace(second=one.second + 0.001) for one in frames])
+    assert is_sound_copy_faithful(frames, [one._replace(second=one.second + 0.001) for one in frames])
     copy = {
         "late": [one._replace(second=one.second + 0.005) for one in frames],
         "lost": frames[:20] + frames[30:],
         "silent": [one._replace(level=0.0) for one in frames],
         "slower": [one._replace(form=(24_000, "stereo", "fltp")) for one in frames],
     }
-    assert not are_sounds_alike(frames, copy[fault])
+    assert not is_sound_copy_faithful(frames, copy[fault])
 
 
 def test_what_was_encoded_is_gone_once_the_file_is_closed(clicking, tmp_path, write, monkeypatch):
@@ -145,7 +150,7 @@ def test_what_was_encoded_is_gone_once_the_file_is_closed(clicking, tmp_path, wr
     path = clicking.film(tmp_path / "a.ts", [("mp2", 48_000, "stereo", 0.2, 2)], 2)
     assert write(path)[1] == "sound encoded as AAC (was mp2)"
     assert not list((tmp_path / "temporary").iterdir())
-    assert ENCODED_SOUND_PROBE["start"] == 0
+    assert ENCODED_AAC_FILE_PROBE["start"] == 0
 
 
 def test_sound_of_64_bit_integers_is_encoded(helpers, tmp_path, write):

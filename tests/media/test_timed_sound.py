@@ -3,7 +3,7 @@
 import numpy as np
 
 from pipelines import media
-from pipelines.media.timed_sound import assemble_sound_blocks, decode_timed_blocks
+from pipelines.media.timed_sound import assemble_sound_blocks, decode_timed_sound_blocks
 
 
 def joined(blocks, picture=0, far=100):
@@ -31,7 +31,7 @@ def test_a_stamp_far_behind_the_end_of_the_picture_is_damaged():
 def test_every_stretch_begins_where_its_stamps_put_it(clicking, tmp_path):
     parts = [("mp2", 48_000, "stereo", 0.2, 1.9), ("mp2", 32_000, "mono", 2.6, 4)]
     path = clicking.film(tmp_path / "a.ts", parts, seconds=4)
-    blocks = list(decode_timed_blocks(path, media.probe_file(path), 16_000, "mono"))
+    blocks = list(decode_timed_sound_blocks(path, media.probe_file(path), 16_000, "mono"))
     stops = [at + len(sound[0]) for at, sound in blocks]
     holes = [(stop, at) for stop, (at, _) in zip(stops, blocks[1:], strict=False) if at > stop]
     assert len(holes) == 1

@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from models.api import BestCriterion, Ema, Loss, Optimizer, Phase, Schedule, Update, WeightsSource
+from models.api import (
+    BestCriterion,
+    EmaSettings,
+    Loss,
+    Optimizer,
+    Phase,
+    Schedule,
+    Update,
+    WeightsSource,
+)
 
 G = Update(parts={"generator": 1.0}, losses={"gan": Loss(1.0)})
 D = Update(parts={"discriminator": 1.0}, optimizer="d", losses={"logistic": Loss(1.0)})
@@ -45,7 +54,7 @@ DECAY = Optimizer(schedule=Schedule(constant_steps=6, linear_decay_steps=4, step
             "part generator has rate factor 1.0 in update g and 0.5 in update p",
         ),
         ({"updates": {"g": G, "p": G}}, "learns in updates g and p from one pass; .* updates.p.own_forward"),
-        ({"ema": {"decoder": Ema(decay=0.9)}}, r"ema of \['decoder'\], which no update learns"),
+        ({"ema": {"decoder": EmaSettings(decay=0.9)}}, r"ema of \['decoder'\], which no update learns"),
         ({"resume_optimizers": True}, "resume_optimizers needs a phase to start from, found init None"),
         (
             {"resume_optimizers": True, "init": "weights.released"},
@@ -59,7 +68,10 @@ DECAY = Optimizer(schedule=Schedule(constant_steps=6, linear_decay_steps=4, step
             {"init": "other.first.encoder"},
             "init 'other.first.encoder' names a part, .*; write init: {encoder: other.first.encoder}",
         ),
-        ({"optimizers": {"g": DECAY, "d": Optimizer()}, "steps": 6}, "rate of optimizer g is 0 after step 5"),
+        (
+            {"optimizers": {"g": DECAY, "d": Optimizer()}, "steps": 6},
+            "rate of optimizer g is 0 after step 5",
+        ),
     ],
 )
 def test_a_phase_that_cannot_be_trained_is_refused(changes, message):
@@ -78,8 +90,8 @@ def test_a_phase_that_cannot_be_trained_is_refused(changes, message):
         (lambda: Loss(1.0, every=0), "loss.every 0: expected 1 or more"),
         (lambda: Optimizer(betas=(0.9, 1.0)), r"betas \(0.9, 1.0\)"),
         (lambda: Optimizer(clip=0), "clip 0: expected a positive number"),
-        (lambda: Ema(), "expected one of decay, half_life_steps and half_life_images"),
-        (lambda: Ema(decay=0.9, ramp=0.1), "ramp goes with a half-life"),
+        (lambda: EmaSettings(), "expected one of decay, half_life_steps and half_life_images"),
+        (lambda: EmaSettings(decay=0.9, ramp=0.1), "ramp goes with a half-life"),
     ],
 )  # fmt: skip
 def test_impossible_values_are_named(make, message):
@@ -90,7 +102,7 @@ def test_impossible_values_are_named(make, message):
 def test_several_updates_share_an_optimizer_and_a_part():
     regulariser = replace(D, losses={"r1": Loss(5.0)}, every=16, own_forward=True)
     made = phase(updates={"g": G, "d": D, "r1": regulariser})
-    assert made.trainable == ("generator", "discriminator")
+    assert made.trainable_parts == ("generator", "discriminator")
     assert made.loss_weights == {"gan": 1.0, "logistic": 1.0, "r1": 5.0}
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 import pytest
 from msgspec import Struct, field
 
-from models.checkpoint_metadata import parse_provenance, parse_settings, printable_text
+from models.checkpoint_metadata import parse_checkpoint_settings, parse_provenance, printable_text
 from models.errors import InvalidFile
 
 
@@ -24,8 +24,8 @@ class Outer(Struct, frozen=True, kw_only=True):
 def test_settings_are_those_of_the_struct_and_lists_become_tuples():
     described = {"count": 2, "kind": "b", "flag": True, "sizes": [3, 4], "inner": {"share": 1}}
     wanted = Outer(count=2, kind="b", flag=True, sizes=(3, 4), inner=Inner(share=1))
-    assert parse_settings(Outer, described, "net") == wanted
-    assert parse_settings(Outer, {}, "net") == Outer()
+    assert parse_checkpoint_settings(Outer, described, "net") == wanted
+    assert parse_checkpoint_settings(Outer, {}, "net") == Outer()
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_settings_are_those_of_the_struct_and_lists_become_tuples():
 )
 def test_what_is_no_setting_is_told_by_its_name(described, message):
     with pytest.raises(InvalidFile, match=f"^{message}$"):
-        parse_settings(Outer, described, "net")
+        parse_checkpoint_settings(Outer, described, "net")
 
 
 def test_labels_are_those_of_the_metadata():

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from models import onednn
-from models.onednn import Linear, attention, linear
+from models.onednn import OnednnLinear, attention, onednn_linear
 
 needs_it = pytest.mark.skipif(
     not onednn.is_onednn_supported(), reason="no AVX-512, or PyTorch without oneDNN"
@@ -35,7 +35,7 @@ def test_linear_in_float32(turned):
     inputs = (x, weight, bias)
     precise = [part.detach().double().requires_grad_() for part in inputs]
     given, wanted = ((p[0].mT.contiguous().mT if turned else p[0], *p[1:]) for p in (inputs, precise))
-    out, expected = linear(*given), F.linear(*wanted)
+    out, expected = onednn_linear(*given), F.linear(*wanted)
     assert "Linear" in out.grad_fn.name()  # not handed over
     close(out, expected)
     for one, other in zip(gradients(out, inputs), gradients(expected, precise), strict=True):
@@ -74,7 +74,7 @@ def test_queries_in_several_blocks_equal_one(monkeypatch):
 
 @needs_it
 def test_a_frozen_weight_gets_no_gradient():
-    layer = Linear(64, 256).requires_grad_(False)
+    layer = OnednnLinear(64, 256).requires_grad_(False)
     x = grown(100, 64)
     layer(x).sum().backward()
     assert layer.weight.grad is None
@@ -89,15 +89,15 @@ def test_what_it_does_not_serve_goes_to_pytorch(why):
     if why == "float64":
         x, weight = x.double(), weight.double()
     with torch.backends.mkldnn.flags(enabled=why != "switched off"):
-        out = linear(x, weight)
+        out = onednn_linear(x, weight)
     assert torch.equal(out, F.linear(x, weight))
     assert "_Linear" not in out.grad_fn.name()
 
 
 @needs_it
 def test_the_layer_works_in_place_afterwards_and_under_autocast():
-    layer, x = Linear(64, 256), grown(1, 100, 64)
+    layer, x = OnednnLinear(64, 256), grown(1, 100, 64)
     out = torch.relu_(layer(x))
-    assert torch.equal(out, torch.relu(linear(x, layer.weight, layer.bias)))
+    assert torch.equal(out, torch.relu(onednn_linear(x, layer.weight, layer.bias)))
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from models.api import Ema, Loss, Optimizer, Phase, ReleasedWeights, Update
+from models.api import EmaSettings, Loss, Optimizer, Phase, ReleasedWeightsInit, Update
 from models.errors import InvalidSettings
 from models.phase_checks import PhaseSources, check_phase_sources
 
@@ -14,13 +14,18 @@ from models.phase_checks import PhaseSources, check_phase_sources
 def phase(name: str, parts: tuple[str, ...], **more: Any) -> Phase:
     update = Update(parts=dict.fromkeys(parts, 1.0), losses={"l1": Loss(1.0)})
     return Phase(
-        name=name, steps=1, batch=1, optimizers={"g": Optimizer()}, updates={"generator": update}, **more
+        name=name,
+        steps=1,
+        batch=1,
+        optimizers={"g": Optimizer()},
+        updates={"generator": update},
+        **more,
     )
 
 
-SYNTHESIS = phase("synthesis", ("generator",), ema={"generator": Ema(decay=0.9)})
+SYNTHESIS = phase("synthesis", ("generator",), ema={"generator": EmaSettings(decay=0.9)})
 PARTS = {"synthesis": ("generator",), "audio": ("listener",), "joint": ("encoder", "generator", "listener")}
-RELEASED = {"ears": ReleasedWeights("module:read", ("ears",), ("listener",))}
+RELEASED = {"ears": ReleasedWeightsInit("module:read", ("ears",), ("listener",))}
 
 
 def checked(**init: str) -> None:
@@ -125,4 +130,4 @@ def test_a_checkpoint_that_no_other_model_has_is_refused(more, message):
 
 def test_the_checkpoints_of_a_model_hold_its_parts_and_their_running_means():
     starts = PhaseSources("toy", {"synthesis": SYNTHESIS, "audio": None}, PARTS, {})
-    assert starts.checkpoints == {"synthesis": {"generator", "generator_ema"}}
+    assert starts.checkpoint_parts_by_phase == {"synthesis": {"generator", "generator_ema"}}

@@ -20,7 +20,7 @@ def through(*phases: dict[str, str]) -> dict[str, str]:
     about = provenance.provenance_to_metadata(phases[0])
     for now in phases[1:]:
         about = provenance.provenance_to_metadata(
-            provenance.combine_provenance(provenance.provenance_from_metadata(about), now)
+            provenance.combine_phase_provenance(provenance.provenance_from_metadata(about), now)
         )
     return about["provenance"]
 

@@ -8,7 +8,7 @@ import pytest
 from msgspec import Struct, field
 
 from models import MODELS
-from models.api import Loss, Phase, ReleasedWeights
+from models.api import Loss, Phase, ReleasedWeightsInit
 from models.errors import InvalidSettings
 from models.spec import FamilyFields, ModelNodeSpec, ModelSpec, TaskSpec, load_model_spec
 from pipelines.engine.fingerprint import resolve_entry_point
@@ -49,7 +49,7 @@ def test_every_model_has_a_spec_whose_texts_lead_to_code(model):
     found = load_model_spec(model)
     for entry in (found.inference, *(task.task for task in found.tasks.values())):
         assert callable(resolve_entry_point(entry))
-    found.check_driving_reads(found.config())
+    found.check_driving_reads_trained(found.config())
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -76,7 +76,7 @@ def test_a_spec_imports_neither_torch_nor_numpy(model):
         ),
         ({"inference": "models.toy.inference"}, r"found 'models.toy.inference'; expected \"module:symbol\""),
         (
-            {"released": {"toy_vox": ReleasedWeights("a:b", ("toy_vox",), ("net", "flow"))}},
+            {"released": {"toy_vox": ReleasedWeightsInit("a:b", ("toy_vox",), ("net", "flow"))}},
             r"'toy_vox' hold flow, which the net of no phase has; parts gives net",
         ),
         (
@@ -91,10 +91,10 @@ def test_a_spec_that_contradicts_itself_is_refused(changes, message):
 
 
 def test_a_model_is_driven_with_what_its_phases_read():
-    toy().check_driving_reads(ToyConfig())
+    toy().check_driving_reads_trained(ToyConfig())
     deaf = toy(driving_reads=lambda config: {"speech": ("speech", "pitch")})
     with pytest.raises(InvalidSettings, match=r"driving_reads names pitch of speech, which no phase reads"):
-        deaf.check_driving_reads(ToyConfig())
+        deaf.check_driving_reads_trained(ToyConfig())
 
 
 def test_the_checkpoint_of_a_model_is_that_of_the_last_phase_of_the_run():
@@ -124,7 +124,7 @@ BOTH = {"clips": ("frames",), "codes": ("codes",)}
 def tables_of(tables: dict[str, tuple[str, ...]], reads: FamilyFields = BOTH) -> dict[str, FamilyFields]:
     task = TaskSpec(task="models.toy.task:ToyTask", settings=("seed", "precision"), tables=tables)
     made = toy(tasks=dict.fromkeys(PHASES, task), reads=lambda config, phase: reads)
-    return made.tables(ToyConfig(), PHASES["image"])
+    return made.phase_sample_tables(ToyConfig(), PHASES["image"])
 
 
 def test_families_are_joined_in_the_table_of_clips_unless_the_task_wants_another():

@@ -18,7 +18,7 @@ def test_without_running_means_the_tensors_stay_as_they_are():
 
 def test_what_a_chunk_records_carries_no_gradient():
     step = TrainStep(1, "", torch.Generator())
-    step.record_for_state("logit", torch.ones(1, requires_grad=True) * 2)
+    step.record_for_state_update("logit", torch.ones(1, requires_grad=True) * 2)
     assert not step.records["logit"].requires_grad
 
 

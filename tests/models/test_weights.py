@@ -8,12 +8,12 @@ from models import MODELS
 from models.errors import InvalidSettings
 from models.perception import NETS
 from models.spec import load_model_spec
-from models.weights import WEIGHTS, find_weights
+from models.weights import THIRD_PARTY_WEIGHTS, find_third_party_weights
 
 
 def test_unknown_ids_name_the_known():
     with pytest.raises(InvalidSettings, match="no weights 'nope'; known: dlib_sp68"):
-        find_weights("nope")
+        find_third_party_weights("nope")
 
 
 def test_the_table_has_the_weights_of_every_net_and_every_model():
@@ -24,9 +24,9 @@ def test_the_table_has_the_weights_of_every_net_and_every_model():
         for released in load_model_spec(name).released.values()
         for one in released.files
     }
-    assert nets | models <= set(WEIGHTS)
+    assert nets | models <= set(THIRD_PARTY_WEIGHTS)
 
 
 def test_what_lies_in_a_wheel_is_known_by_size_and_digest():
-    for one in WEIGHTS.values():
+    for one in THIRD_PARTY_WEIGHTS.values():
         assert bool(one.package) == bool(one.size and one.sha256)

@@ -5,7 +5,11 @@ import pytest
 
 from pipelines import media
 from pipelines.errors import Rejected
-from pipelines.preprocess.box_frame import best_matching_frame_size, candidate_frame_sizes, find_tracks_frame
+from pipelines.preprocess.box_frame import (
+    candidate_original_resolutions,
+    find_box_frame_size,
+    find_frame_size_matching_faces,
+)
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
 from pipelines.preprocess.fetch.ytdlp import _info_fields
 from tests.video_files import RUNTIME
@@ -58,37 +62,40 @@ def test_boxes_in_which_no_face_is_seen_are_rejected(copy, nets):
 
 def test_the_largest_version_of_a_site_needs_no_guess(copy):
     probed = media.probe_file(copy) | {"origin": {"largest_width": 1280, "largest_height": 720}}
-    tracks, frame = find_tracks_frame(copy, probed, [track(1)], SETTINGS, None)
+    tracks, frame = find_box_frame_size(copy, probed, [track(1)], SETTINGS, None)
     assert (frame, tracks[0]["width"], tracks[0]["height"]) == ((1280, 720), 1280, 720)
 
 
 @pytest.mark.parametrize("edge", [641, 646])
 def test_rounding_proves_nothing(copy, edge):
     given = [track(1, (300, 20, edge, 361))]
-    assert find_tracks_frame(copy, media.probe_file(copy), given, SETTINGS, None) == (given, None)
+    assert find_box_frame_size(copy, media.probe_file(copy), given, SETTINGS, None) == (given, None)
 
 
 def test_a_box_about_a_face_may_leave_its_own_frame(copy, nets):
     given = [track(1, (320, 20, 660, 170))]
-    assert find_tracks_frame(copy, media.probe_file(copy), given, SETTINGS, nets["dlib_hog"]) == (given, None)
+    assert find_box_frame_size(copy, media.probe_file(copy), given, SETTINGS, nets["dlib_hog"]) == (
+        given,
+        None,
+    )
 
 
 def test_frames_that_sources_name_are_taken_at_their_word(copy):
     given = [{**track(9), "width": 4000, "height": 3000}]
-    assert find_tracks_frame(copy, media.probe_file(copy), given, SETTINGS, None) == (given, None)
+    assert find_box_frame_size(copy, media.probe_file(copy), given, SETTINGS, None) == (given, None)
 
 
 def test_usual_frames_have_the_shape_of_the_copy():
-    assert candidate_frame_sizes((640, 360)) == [
+    assert candidate_original_resolutions((640, 360)) == [
         (853, 480),
         (1280, 720),
         (1920, 1080),
         (2560, 1440),
         (3840, 2160),
     ]
-    assert candidate_frame_sizes((360, 640))[1] == (720, 1280)
-    assert candidate_frame_sizes((640, 266))[1:3] == [(1280, 532), (1920, 798)]
-    assert candidate_frame_sizes((480, 360))[-1] == (2880, 2160)
+    assert candidate_original_resolutions((360, 640))[1] == (720, 1280)
+    assert candidate_original_resolutions((640, 266))[1:3] == [(1280, 532), (1920, 798)]
+    assert candidate_original_resolutions((480, 360))[-1] == (2880, 2160)
 
 
 def test_of_frames_that_a_face_allows_the_one_that_suits_best_is_taken():
@@ -96,17 +103,19 @@ def test_of_frames_that_a_face_allows_the_one_that_suits_best_is_taken():
     given = [{**track(1), "box": box}]
     face = np.array([[44, 44, 89, 89]])  # a third of 1080 lines
     faces = [(0, face)]
-    assert best_matching_frame_size([(1280, 720), (1920, 1080), (2560, 1440)], given, faces, (640, 360)) == (
+    assert find_frame_size_matching_faces(
+        [(1280, 720), (1920, 1080), (2560, 1440)], given, faces, (640, 360)
+    ) == (
         1920,
         1080,
     )
     assert (
-        best_matching_frame_size(
+        find_frame_size_matching_faces(
             [(1280, 720)], given, [(0, face), (0, face + 300), (0, face + 400)], (640, 360)
         )
         is None
     )
-    assert best_matching_frame_size([(1280, 720)], given, [], (640, 360)) is None
+    assert find_frame_size_matching_faces([(1280, 720)], given, [], (640, 360)) is None
 
 
 def test_a_download_knows_the_largest_version_of_its_site():

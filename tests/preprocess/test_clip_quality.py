@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipelines.preprocess.clip_quality import FrameStats, audible_share, laplacian_variance
+from pipelines.preprocess.clip_quality import ClipQualityMeter, audible_share, laplacian_variance
 
 
 def passed(looks, images):
@@ -52,7 +52,7 @@ def test_sharpness_is_the_variance_of_the_laplacian():
 def test_a_box_outside_the_frame_has_no_sharpness():
     image = np.zeros((40, 40, 3), np.uint8)
     assert laplacian_variance(image, np.array([50, 50, 90, 90.0])) is None
-    looks = FrameStats(np.tile(np.array([50, 50, 90, 90.0]), (6, 1)))
+    looks = ClipQualityMeter(np.tile(np.array([50, 50, 90, 90.0]), (6, 1)))
     passed(looks, image[None].repeat(6, 0))
     assert looks.sharpness() == 0
 
@@ -61,10 +61,10 @@ def test_sharpness_is_the_median_of_each_fifth_frame():
     images = np.random.default_rng(0).integers(0, 256, (16, 40, 40, 3), np.uint8)
     images[1:5] = 0
     boxes = np.tile(np.array([3, 5, 35, 30.0]), (16, 1))
-    looks = FrameStats(boxes)
+    looks = ClipQualityMeter(boxes)
     np.testing.assert_array_equal(passed(looks, images), images)
     assert looks.sharpness() == np.median([laplacian_variance(image, boxes[0]) for image in images[::5]])
-    assert looks.visible_share() is None
+    assert looks.face_visible_share() is None
 
 
 @pytest.mark.parametrize(("frames", "shown"), [(96, [32]), (99, [32, 1]), (10, [4])])
@@ -72,10 +72,10 @@ def test_a_detector_sees_each_third_frame_as_it_passes_by(frames, shown):
     images = np.zeros((frames, 8, 8, 3), np.uint8)
     images[::6] = 9  # half of those
     detector = Eyes()
-    looks = FrameStats(np.zeros((frames, 4)), detector, 3)
+    looks = ClipQualityMeter(np.zeros((frames, 4)), detector, 3)
     passed(looks, images)
     assert detector.shown == shown
-    assert looks.visible_share() == images[::3].any((1, 2, 3)).mean()
+    assert looks.face_visible_share() == images[::3].any((1, 2, 3)).mean()
 
 
 def test_audible_share_counts_frames_above_the_floor():

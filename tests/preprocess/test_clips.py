@@ -206,7 +206,7 @@ def test_a_clips_pictures_are_never_there_at_once(face_video):
 @pytest.mark.parametrize("kind", ["bytes", "path", "blob"])
 def test_a_recording_comes_as_bytes_a_file_or_a_blob(face_video, kind):
     video = {"bytes": face_video.read_bytes(), "path": face_video, "blob": Blob(face_video)}[kind]
-    with media.open_as_file(video) as path:
+    with media.open_as_local_file(video) as path:
         assert media.probe_file(path)["frames"] == 75
     assert face_video.exists()
 

@@ -13,7 +13,7 @@ from pipelines.preprocess.download import (
     section_to_download,
     ytdlp_formats,
 )
-from pipelines.preprocess.fetch.transport_config import TransportConfig
+from pipelines.preprocess.fetch.transport_config import DownloadTransportConfig
 from storage.shards import encode_sample
 
 
@@ -21,7 +21,7 @@ def config_of(sound, **transport):
     return SimpleNamespace(
         sound=sound,
         download=DownloadConfig(),
-        runtime=SimpleNamespace(download=TransportConfig(**transport)),
+        runtime=SimpleNamespace(download=DownloadTransportConfig(**transport)),
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from models.perception import NETS
-from models.weights import WEIGHTS
+from models.weights import THIRD_PARTY_WEIGHTS
 from pipelines.config import CONFIGS_FOLDER, load_config
 from pipelines.graph import build_graph
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig
@@ -25,7 +25,7 @@ OF_NETS = {"deca": "flame", "deep3d": "bfm_deep3d"}
 )
 def test_settings_name_fields_nets_and_weights_that_exist(settings):
     config = Fit3dmmConfig(**settings)
-    assert {w for net in config.nets for w in NETS[net].weights} <= set(WEIGHTS)
+    assert {w for net in config.nets for w in NETS[net].weights} <= set(THIRD_PARTY_WEIGHTS)
     assert set(config.nets) <= set(NETS)
     assert set(config.writes) <= set(FIELD_EXTENSIONS)
     assert {field for fields in config.reads.values() for field in fields} <= set(FIELD_EXTENSIONS)

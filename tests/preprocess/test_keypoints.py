@@ -12,11 +12,11 @@ from pipelines.preprocess.keypoints import (
     KeypointsConfig,
     find_keypoints,
     hull_area,
-    inference_settings,
     interpolate_boxes,
+    perception_inference_settings,
     read_clip_boxes,
     smooth_landmarks,
-    truncate_coordinates,
+    truncate_to_whole_pixels,
 )
 from storage.shards import FIELD_EXTENSIONS, encode_sample
 from tests.video_files import RUNTIME
@@ -250,7 +250,7 @@ def test_whole_pixels_are_truncated_and_depth_is_not():
     assert (whole["landmarks"] == np.trunc(fine["landmarks"])).all()
     assert (whole["landmarks3d"][..., 2] == 7.25).all()
     assert whole["landmarks"].dtype == np.float32
-    assert truncate_coordinates(np.array([[-0.5, 1.9]]))[0].tolist() == [0, 1]
+    assert truncate_to_whole_pixels(np.array([[-0.5, 1.9]]))[0].tolist() == [0, 1]
 
 
 def test_nets_in_torch_are_told_where_to_run_and_how():
@@ -259,7 +259,7 @@ def test_nets_in_torch_are_told_where_to_run_and_how():
     config = KeypointsConfig(landmarker="fan3d", dtype="bfloat16")
     keypoints_of([clip_of(grey(4))], config, {"dlib_hog": Here(1, 2, 30, 40, 1), "fan3d": net}, runtime)
     assert net.told == (InferenceSettings(device="cuda", dtype="bfloat16", batch=16, compile=True),)
-    assert inference_settings(RUNTIME, "float32") == InferenceSettings()
+    assert perception_inference_settings(RUNTIME, "float32") == InferenceSettings()
 
 
 def test_the_boxes_of_the_clip_need_no_detector():

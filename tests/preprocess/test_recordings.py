@@ -14,15 +14,15 @@ from pipelines.preprocess.recordings import (
     DataConfig,
     digest_external_files,
     hash_bucket_count,
-    list_source_recordings,
+    list_corpus_recordings,
     make_recordings_table,
+    move_duplicate_ids_to_rejects,
+    move_unsafe_ids_to_rejects,
     recording_bucket,
-    reject_copies,
-    reject_duplicate_ids,
-    reject_unsafe_ids,
+    reject_duplicate_files,
     split_identities,
 )
-from pipelines.preprocess.sources import SOURCES, Listing, source_settings_class
+from pipelines.preprocess.sources import SOURCES, RecordingListing, source_settings_class
 from pipelines.preprocess.sources.folder import FolderConfig
 from pipelines.preprocess.sources.synthetic import SyntheticConfig
 from pipelines.preprocess.sources.voxceleb_csv import VoxcelebCsvConfig
@@ -105,7 +105,7 @@ def test_tracks_survive_the_table(tmp_path):
 
 
 def test_no_identity_is_in_both_splits(corpus):
-    rows = list_source_recordings(folder(corpus, test_fraction=0.3)).rows
+    rows = list_corpus_recordings(folder(corpus, test_fraction=0.3)).rows
     splits = {s: {r["identity"] for r in rows if r["split"] == s} for s in ("train", "test")}
     assert splits["train"]
     assert splits["test"]
@@ -135,16 +135,16 @@ def test_the_word_of_the_source_counts():
 
 def test_synthetic_rows_pass_through():
     data = DataConfig(synthetic=SyntheticConfig(identities=3, test_identities=1, clips_per_identity=2))
-    rows = list_source_recordings(data).rows
+    rows = list_corpus_recordings(data).rows
     assert [row["split"] for row in rows] == ["train"] * 4 + ["test"] * 2
     assert all(row["spec"] and row["source"] == "synthetic" for row in rows)
 
 
 def test_a_new_video_moves_no_other_to_another_bucket(corpus):
     data = folder(corpus, clips_per_shard=10)
-    before = {r["id"]: r["bucket"] for r in list_source_recordings(data).rows}
+    before = {r["id"]: r["bucket"] for r in list_corpus_recordings(data).rows}
     (corpus / "p00" / "new.mp4").write_bytes(b"new")
-    after = {r["id"]: r["bucket"] for r in list_source_recordings(data).rows}
+    after = {r["id"]: r["bucket"] for r in list_corpus_recordings(data).rows}
     assert {i: after[i] for i in before} == before
 
 
@@ -160,15 +160,17 @@ def test_bucket_count_is_a_power_of_two_that_keeps_shards_small(recordings, coun
 
 
 def test_limit_is_a_sample_that_keeps_both_splits(corpus):
-    rows = list_source_recordings(folder(corpus, limit=4, test_fraction=0.1)).rows
+    rows = list_corpus_recordings(folder(corpus, limit=4, test_fraction=0.1)).rows
     assert len(rows) == 4
     assert {row["split"] for row in rows} == {"train", "test"}
-    more = list_source_recordings(folder(corpus, limit=8, test_fraction=0.1)).rows
+    more = list_corpus_recordings(folder(corpus, limit=8, test_fraction=0.1)).rows
     assert len({row["id"] for row in rows} & {row["id"] for row in more}) >= 3
 
 
 def test_a_repeated_id_is_rejected_and_the_first_kept():
-    listing = reject_duplicate_ids(Listing([{"id": "a", "uri": "x"}, {"id": "a", "uri": "y"}], []))
+    listing = move_duplicate_ids_to_rejects(
+        RecordingListing([{"id": "a", "uri": "x"}, {"id": "a", "uri": "y"}], [])
+    )
     assert [row["uri"] for row in listing.rows] == ["x"]
     assert [(r["id"], r["code"], r["file"]) for r in listing.rejects] == [("a", "duplicate_id", "y")]
 
@@ -176,14 +178,14 @@ def test_a_repeated_id_is_rejected_and_the_first_kept():
 @pytest.mark.parametrize("bad", [{"id": "a" * 33}, {"identity": "a" * 33}, {"id": "a/b"}, {"identity": ""}])
 def test_names_that_no_shard_can_hold_are_rejected_whatever_the_source(bad):
     good = {"id": "a", "identity": "p", "uri": "x"}
-    listing = reject_unsafe_ids(Listing([{**good, **bad}, good], []))
+    listing = move_unsafe_ids_to_rejects(RecordingListing([{**good, **bad}, good], []))
     assert listing.rows == [good]
     assert [r["code"] for r in listing.rejects] == ["unsafe_id"]
 
 
 def test_the_same_bytes_under_two_names_are_one_recording(corpus):
     (corpus / "p07" / "copy.mkv").write_bytes((corpus / "p03" / "1.mp4").read_bytes())
-    rows, rejects = list_source_recordings(folder(corpus))
+    rows, rejects = list_corpus_recordings(folder(corpus))
     (reject,) = rejects
     assert (reject["id"], reject["code"]) == ("p07-copy", "duplicate_content")
     assert "p03-1" in reject["sentence"]
@@ -194,7 +196,7 @@ def test_two_links_to_one_video_are_one_recording(corpus, tmp_path):
     (tmp_path / "far.mp4").write_bytes(b"far")
     for name in ("p00/near.mp4", "p01/near.mp4"):
         (corpus / name).symlink_to(tmp_path / "far.mp4")
-    rows, rejects = list_source_recordings(folder(corpus))
+    rows, rejects = list_corpus_recordings(folder(corpus))
     assert [(r["id"], r["code"]) for r in rejects] == [("p01-near", "duplicate_content")]
     assert "p00-near" in {row["id"] for row in rows}
 
@@ -226,7 +228,7 @@ def test_only_files_of_equal_size_are_read_to_find_copies(tmp_path, monkeypatch)
         {"id": "h", "uri": ""},
         {"id": "i", "uri": str(tmp_path)},
     ]
-    listing = reject_copies(Listing(rows, []))
+    listing = reject_duplicate_files(RecordingListing(rows, []))
     assert {r["id"]: r["sentence"].split(" is the same file as ")[1] for r in listing.rejects} == {
         "c": "a, byte for byte",
         "c-two": "a, byte for byte",
@@ -273,7 +275,7 @@ def test_every_fragment_of_data_loads(tmp_path, name):
 
 def test_an_empty_source_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"data\.NAME\.source folder lists no recordings"):
-        list_source_recordings(folder(tmp_path))
+        list_corpus_recordings(folder(tmp_path))
 
 
 def test_external_is_the_folder_and_nothing_for_synthetic(corpus):
@@ -282,7 +284,7 @@ def test_external_is_the_folder_and_nothing_for_synthetic(corpus):
 
 
 def test_a_corpus_that_nothing_is_trained_on_may_be_held_out_altogether(corpus):
-    assert {row["split"] for row in list_source_recordings(folder(corpus, test_fraction=1)).rows} == {"test"}
+    assert {row["split"] for row in list_corpus_recordings(folder(corpus, test_fraction=1)).rows} == {"test"}
 
 
 @pytest.mark.parametrize("bad", [{"test_fraction": 1.1}, {"clips_per_shard": 0}, {"limit": 0}])

@@ -6,7 +6,12 @@ from pipelines.config import CONFIGS_FOLDER, load_config
 from pipelines.errors import UserError
 from pipelines.graph import build_graph
 from pipelines.preprocess.sources.synthetic import synthesize_speech
-from pipelines.preprocess.speech import SpeechConfig, cast_features, encode_speech, log_mel_features
+from pipelines.preprocess.speech import (
+    SpeechFeaturesConfig,
+    cast_speech_features,
+    encode_speech,
+    log_mel_features,
+)
 from storage.shards import encode_sample
 from tests.video_files import RUNTIME
 
@@ -17,7 +22,7 @@ def clip_of(sound, frames):
 
 def encode_all(clips, nets=None, gpu_share=0.0, **settings):
     runtime = replace(RUNTIME, gpu_share=gpu_share)
-    return encode_speech({"clips": clips}, SpeechConfig(**settings), nets or {}, runtime)
+    return encode_speech({"clips": clips}, SpeechFeaturesConfig(**settings), nets or {}, runtime)
 
 
 def encode(sound, frames, **settings):
@@ -63,8 +68,8 @@ def test_the_same_sound_gives_the_same_bytes():
 
 def test_a_frame_does_not_depend_on_how_long_the_clip_is():
     sound = np.random.default_rng(0).normal(size=6400).astype(np.float32) * 0.1
-    short = log_mel_features(sound[:3200], 5, SpeechConfig())
-    np.testing.assert_allclose(log_mel_features(sound, 10, SpeechConfig())[:4], short[:4], rtol=1e-5)
+    short = log_mel_features(sound[:3200], 5, SpeechFeaturesConfig())
+    np.testing.assert_allclose(log_mel_features(sound, 10, SpeechFeaturesConfig())[:4], short[:4], rtol=1e-5)
 
 
 class Encoder:
@@ -121,7 +126,7 @@ def test_float16_halves_the_bytes_and_costs_half_a_per_mille():
 
 def test_what_float16_cannot_hold_is_an_error_and_no_infinity():
     with pytest.raises(UserError, match="70000 is too large for"):
-        cast_features(np.array([[7e4]], np.float32), "float16")
+        cast_speech_features(np.array([[7e4]], np.float32), "float16")
 
 
 @pytest.mark.parametrize(("align", "frames"), [("centred", range(11, 20)), ("official", range(8, 16))])
@@ -141,7 +146,7 @@ def test_headgan_s_vector_of_a_frame_hears_eight_frames_about_it_or_from_it_on(a
      ({"encoder": "wav2vec2_base"}, 768), ({"encoder": "wav2vec2_large"}, 1024)],
 )  # fmt: skip
 def test_settings_say_how_many_numbers_a_frame_has(settings, size):
-    assert SpeechConfig(**settings).size == size
+    assert SpeechFeaturesConfig(**settings).size == size
 
 
 @pytest.mark.parametrize(
@@ -157,7 +162,7 @@ def test_settings_say_how_many_numbers_a_frame_has(settings, size):
 )
 def test_impossible_settings_are_refused(bad):
     with pytest.raises(ValueError, match="expected"):
-        SpeechConfig(**bad)
+        SpeechFeaturesConfig(**bad)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +172,7 @@ def test_impossible_settings_are_refused(bad):
 def test_the_node_asks_for_the_net_that_is_chosen_and_no_other(encoder, nets, weights):
     config = replace(
         load_config(CONFIGS_FOLDER / "run" / "demo.yaml", ["models=[fsrt]", "also=[speech.main]"]).config,
-        speech={"main": SpeechConfig(encoder=encoder)},
+        speech={"main": SpeechFeaturesConfig(encoder=encoder)},
     )
     node = build_graph(config)["speech.main"]
     assert (tuple(node.nets), list(node.weights)) == (nets, weights)
@@ -179,7 +184,7 @@ def test_features_follow_the_mouth_of_synthetic_speech_better_than_five_frames_o
     at_shift = []
     for seed in range(4):
         speech = synthesize_speech(np.random.default_rng(seed), 250, 150.0)
-        loud = log_mel_features(speech.sound, 250, SpeechConfig())[:, 20:200].mean(1)
+        loud = log_mel_features(speech.sound, 250, SpeechFeaturesConfig())[:, 20:200].mean(1)
         at_shift.append(
             [np.corrcoef(loud[10 + s : 240 + s], speech.jaw[10:240])[0, 1] for s in range(-10, 11)]
         )

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 from pipelines.config import CONFIGS_FOLDER, load_config
 from pipelines.errors import UserError
 from pipelines.graph import build_graph
-from pipelines.preprocess.speech import SpeechConfig, digest_external_files, encode_speech
-from pipelines.preprocess.transcripts import read_timed_characters, read_transcripts
+from pipelines.preprocess.speech import SpeechFeaturesConfig, digest_external_files, encode_speech
+from pipelines.preprocess.transcripts import read_character_onsets, read_transcripts
 from tests.video_files import RUNTIME
 
 SAID = {"talk": [["h", 1.0], ["i", 1.2], [" ", 1.4], ["y", 5.0]], "other": []}
@@ -23,7 +23,7 @@ def path(tmp_path):
 
 
 def encode(clip, **settings):
-    config = SpeechConfig(encoder="headgan", **settings)
+    config = SpeechFeaturesConfig(encoder="headgan", **settings)
     return next(iter(encode_speech({"clips": [clip]}, config, {}, RUNTIME)))["speech"]
 
 
@@ -39,7 +39,7 @@ def letters(speech):
 
 
 def test_a_clip_has_its_own_part_of_the_recording_in_its_own_time(path):
-    found = read_timed_characters(path, "talk", 1.1, 1.0)
+    found = read_character_onsets(path, "talk", 1.1, 1.0)
     assert [token.character for token in found] == ["h", "i", " "]
     np.testing.assert_allclose([token.start for token in found], [-0.1, 0.1, 0.3])
 
@@ -65,16 +65,16 @@ def test_a_clip_without_sound_has_zero_features(path):
 
 
 def test_labels_say_where_the_characters_come_from(path):
-    assert SpeechConfig(encoder="headgan").tokens == "none"
-    assert SpeechConfig(encoder="headgan", transcripts=path).tokens == "transcripts"
+    assert SpeechFeaturesConfig(encoder="headgan").tokens == "none"
+    assert SpeechFeaturesConfig(encoder="headgan", transcripts=path).tokens == "transcripts"
 
 
 def test_the_file_s_content_is_in_the_key_of_speech(path, tmp_path):
-    speech = SpeechConfig(encoder="headgan", transcripts=path)
+    speech = SpeechFeaturesConfig(encoder="headgan", transcripts=path)
     assert digest_external_files(speech) == {
         "transcripts": hashlib.sha256(json.dumps(SAID).encode()).hexdigest()
     }
-    assert digest_external_files(SpeechConfig()) == {}
+    assert digest_external_files(SpeechFeaturesConfig()) == {}
     assert (
         build_graph(
             replace(load_config(CONFIGS_FOLDER / "run" / "demo.yaml").config, speech={"main": speech})
@@ -85,7 +85,7 @@ def test_the_file_s_content_is_in_the_key_of_speech(path, tmp_path):
 
 def test_a_file_that_is_not_there_is_named():
     with pytest.raises(UserError, match=r"speech\.NAME\.transcripts '/nowhere/said\.json' is not a file"):
-        digest_external_files(SpeechConfig(encoder="headgan", transcripts="/nowhere/said.json"))
+        digest_external_files(SpeechFeaturesConfig(encoder="headgan", transcripts="/nowhere/said.json"))
 
 
 @pytest.mark.parametrize(
@@ -109,4 +109,4 @@ def test_a_file_of_another_form_is_refused(tmp_path, content, told):
 
 def test_other_encoders_read_no_transcript():
     with pytest.raises(ValueError, match="encoder log_mel reads none"):
-        SpeechConfig(transcripts="said.json")
+        SpeechFeaturesConfig(transcripts="said.json")

@@ -3,12 +3,12 @@
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.runs.accept import accept_node
+from pipelines.runs.accept import accept_node_outputs
 
 
 def accepted(project, node):
     planner = project.planner()
-    return accept_node(planner, planner.plan()[node], "the same sum")
+    return accept_node_outputs(planner, planner.plan()[node], "the same sum")
 
 
 def test_accepted_outputs_are_cached_under_the_changed_code(ran):

@@ -222,7 +222,7 @@ def test_a_garbled_ledger_is_named_and_the_rest_of_it_counts(project):
 
 def test_dropping_a_name_counts_for_its_past_runs_alone(project):
     run(project)
-    retention.drop_runs(project.store, ["toy"])
+    retention.drop_runs_from_retention(project.store, ["toy"])
     project.set("add", amount=11)
     run(project)
     collect(project)

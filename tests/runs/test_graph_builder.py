@@ -9,7 +9,7 @@ from pipelines.runs.graph_builder import (
     find_needed_instances,
     map_paths_to_themselves,
     protocol_corpora,
-    recordings_nodes,
+    recordings_nodes_by_corpus,
 )
 
 TEXT = """
@@ -61,7 +61,7 @@ def test_what_cannot_be_computed_is_refused_by_name(config, also, message):
 
 
 def test_each_corpus_is_listed_by_a_node_of_its_own(config):
-    assert recordings_nodes(build_graph(config("models=[fsrt]"))) == {
+    assert recordings_nodes_by_corpus(build_graph(config("models=[fsrt]"))) == {
         "main": "recordings@main", "faces": "recordings@faces", "talks": "recordings@talks"
     }  # fmt: skip
 

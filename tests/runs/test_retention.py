@@ -23,7 +23,7 @@ def finished_run(store, run_id, name, **keys):
 
 def test_a_closure_holds_all_that_something_was_made_from():
     inputs = {("c", "3"): {("b", "2")}, ("b", "2"): {("a", "1")}, ("x", "9"): {("a", "1")}}
-    assert retention.input_closure([("c", "3")], inputs) == {("c", "3"), ("b", "2"), ("a", "1")}
+    assert retention.artifact_input_closure([("c", "3")], inputs) == {("c", "3"), ("b", "2"), ("a", "1")}
 
 
 def test_of_each_name_the_latest_runs_count(store):
@@ -36,7 +36,7 @@ def test_of_each_name_the_latest_runs_count(store):
 
 def test_a_dropped_name_keeps_nothing_of_its_past_runs(store):
     finished_run(store, "1", "demo", clips="a")
-    retention.drop_runs(store, ["demo"])
+    retention.drop_runs_from_retention(store, ["demo"])
     assert retention.find_kept_artifacts(store, 1, lambda text: None).keys == set()
 
 

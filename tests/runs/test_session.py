@@ -27,4 +27,4 @@ def test_the_targets_of_a_node_are_all_that_it_needs(session):
 
 def test_a_pin_that_is_not_in_the_store_is_the_users_mistake(session):
     with pytest.raises(UserError, match=r"data\..*pin: no pin 'vox' in this store"):
-        session("data.main.pin=vox").pinned_artifact_keys()
+        session("data.main.pin=vox").pinned_corpus_artifact_keys()

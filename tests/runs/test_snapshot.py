@@ -72,10 +72,11 @@ import sys
 from pathlib import Path
 from pipelines.runs import snapshot
 if snapshot.is_running_from_snapshot():
-    print(snapshot.CODE_ROOT, snapshot.checkout_folder(), sys.argv[1:], snapshot.find_edited_files())
+    edited = snapshot.find_files_edited_since_snapshot()
+    print(snapshot.CODE_ROOT, snapshot.checkout_folder(), sys.argv[1:], edited)
 else:
     Path("models/code.py").write_text("NAME = 'edited'")
-    snapshot.enter_snapshot(Path(sys.argv[1]), ["run", "a b"])
+    snapshot.restart_process_in_snapshot(Path(sys.argv[1]), ["run", "a b"])
 """
 
 

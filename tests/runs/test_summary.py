@@ -4,38 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines.eval.methods import BASELINES
-from pipelines.runs.summary import score_table
+from pipelines.eval.methods import BASELINE_METHODS
+from pipelines.runs.summary import format_score_table
 
 
 def record(method: str, value: float | None = 1.0, note: str = "", **provenance: str) -> dict[str, Any]:
-    about = {"method": method, "kind": "baseline" if method in BASELINES else "trained"}
+    about = {"method": method, "kind": "baseline" if method in BASELINE_METHODS else "trained"}
     return about | {"name": "l1", "value": value, "note": note, "provenance": provenance}
 
 
 def test_the_closing_table_says_which_weights_are_not_the_published_ones():
     trained = record("fsrt", vgg19="random", kp_detector="distilled"), record("headgan", tokens="none")
-    lines = score_table([*trained, record("copy_source")])
+    lines = format_score_table([*trained, record("copy_source")])
     assert lines[0].split() == ["metric", "fsrt", "(ours)", "headgan", "(ours)", "copy-source"]
     assert lines[2:] == ["  fsrt: kp_detector distilled, vgg19 random", "  headgan: tokens none"]
 
 
 def test_the_head_of_a_column_says_what_the_method_is():
     kinds = {"a": "trained", "b": "released", "c": "external"}
-    heads = score_table([record(name) | {"kind": kind} for name, kind in kinds.items()])[0]
+    heads = format_score_table([record(name) | {"kind": kind} for name, kind in kinds.items()])[0]
     assert heads.split() == ["metric", "a", "(ours)", "b", "(released)", "c", "(external)"]
 
 
 def test_a_table_of_published_weights_says_nothing():
-    assert len(score_table([record("fsrt")])) == 2
+    assert len(format_score_table([record("fsrt")])) == 2
 
 
 def test_a_metric_that_lacks_its_net_says_so():
-    lines = score_table([record("fsrt", None, "not computed: needs dlib_sp68")])
+    lines = format_score_table([record("fsrt", None, "not computed: needs dlib_sp68")])
     assert lines[2:] == ["  l1: not computed: needs dlib_sp68"]
 
 
 def test_a_metric_that_leaves_out_frames_says_how_many():
     some = [record(method) | {"n": 16, "missing": 76} for method in ("fsrt", "copy_source")]
-    lines = score_table(some)
+    lines = format_score_table(some)
     assert lines[2:] == ["  l1: over 16 of 92 frames, the others show no face somewhere"]

@@ -105,7 +105,7 @@ def test_a_deleted_manifest_or_record_is_a_fault_with_its_name(recorded, top, en
 )
 def test_a_garbled_small_file_is_a_fault_with_its_name_and_ends_nothing(recorded, top):
     recorded.store.write_json(locations.pin_path("v1"), {"stage": "recordings", "artifacts": {}})
-    recorded.store.write_json(locations.acceptance_path("add", "k"), {"as": "k"})
+    recorded.store.write_json(locations.accepted_key_path("add", "k"), {"as": "k"})
     ledger.record_reuse(recorded.store, "toy", [])
     path = next(e.name for e in recorded.store.walk(top) if not e.name.endswith(".tar"))
     recorded.store.write(path, b"\x00garbled")

@@ -5,7 +5,7 @@ from models.perception.head.default_head import get_analytic_head
 from models.perception.head.pose import AXIS_FLIP, project
 from pipelines.shards import contact_sheet
 from pipelines.shards.contact_sheet import (
-    CELL_SIZE,
+    CONTACT_SHEET_CELL_SIZE,
     DETECTOR_BOX_COLOUR,
     TRACKER_BOX_COLOUR,
     mouth_opening,
@@ -39,7 +39,9 @@ def test_boxes_are_drawn_in_pixels_of_the_clip():
         "boxes": np.tile(np.array([148, 98, 244, 194], np.float32), (10, 1)),
         "face_box": np.tile(np.array([12, 12, 84, 84], np.float32), (10, 1)),
     }
-    image = plot_boxes_and_landmarks(np.zeros((CELL_SIZE, CELL_SIZE, 3), np.uint8), clip, 0, TWICE)
+    image = plot_boxes_and_landmarks(
+        np.zeros((CONTACT_SHEET_CELL_SIZE, CONTACT_SHEET_CELL_SIZE, 3), np.uint8), clip, 0, TWICE
+    )
     assert (image[48, 60] == TRACKER_BOX_COLOUR).all()  # (98 - 50) / 192 * 96 * 2
     assert (image[24, 60] == DETECTOR_BOX_COLOUR).all()
     assert not image[4, 4].any()
@@ -49,9 +51,11 @@ def test_the_mesh_covers_the_projected_head_and_nothing_else():
     clip = fit()
     fits = clip | {"seen": np.ones(10, bool)}
     model = get_analytic_head()
-    image = overlay_mesh(np.full((CELL_SIZE, CELL_SIZE, 3), 128, np.uint8), fits, model, 0, TWICE)
+    image = overlay_mesh(
+        np.full((CONTACT_SHEET_CELL_SIZE, CONTACT_SHEET_CELL_SIZE, 3), 128, np.uint8), fits, model, 0, TWICE
+    )
     points = 2 * project(model.mean, 30.0, AXIS_FLIP, np.array([48, 48, 0]))[:, :2]
-    low, high = points.min(0), np.minimum(points.max(0), CELL_SIZE)
+    low, high = points.min(0), np.minimum(points.max(0), CONTACT_SHEET_CELL_SIZE)
     rows, columns = np.nonzero((image != 128).any(2))
     np.testing.assert_allclose([columns.min(), rows.min()], np.maximum(low, 0), atol=2)
     np.testing.assert_allclose([columns.max(), rows.max()], high, atol=2)
@@ -61,7 +65,11 @@ def test_the_mesh_covers_the_projected_head_and_nothing_else():
 def test_a_frame_without_a_face_has_no_mesh():
     fits = fit() | {"seen": np.zeros(10, bool)}
     image = overlay_mesh(
-        np.full((CELL_SIZE, CELL_SIZE, 3), 128, np.uint8), fits, get_analytic_head(), 0, TWICE
+        np.full((CONTACT_SHEET_CELL_SIZE, CONTACT_SHEET_CELL_SIZE, 3), 128, np.uint8),
+        fits,
+        get_analytic_head(),
+        0,
+        TWICE,
     )
     assert (image == 128).all()
 
@@ -71,7 +79,7 @@ def test_a_fit_of_another_model_is_told_and_not_drawn():
     notes = []
     image = render_clip_sheet(clip, get_analytic_head(), notes)
     assert "name the model of the fit with --mesh" in notes[0]
-    assert image.shape[0] < 2 * CELL_SIZE
+    assert image.shape[0] < 2 * CONTACT_SHEET_CELL_SIZE
 
 
 def test_lips_apart_are_measured_in_eye_distances():
@@ -120,5 +128,5 @@ def test_what_is_known_of_a_clip_is_drawn_on_its_view():
     image = render_clip_sheet(view, get_analytic_head(), [])
     row, column = (int(x.mean().round()) for x in np.nonzero((image[60:] == 255).all(2)))
     assert contact_sheet.sheet_frames(10)[3] == 4  # of the view: frame 8 of the clip, in the fourth cell
-    assert column == pytest.approx(4 + 3 * (CELL_SIZE + 4) + 30 * 4, abs=2)
+    assert column == pytest.approx(4 + 3 * (CONTACT_SHEET_CELL_SIZE + 4) + 30 * 4, abs=2)
     assert row + 60 == pytest.approx(24 + 26 + 4 + 12 * 4, abs=6)

@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from pipelines.cli.main import main
 from pipelines.runs.snapshot import CODE_ROOT
-from pipelines.shards.inspect import format_size, list_shard, read_contact_sheet_fields
+from pipelines.shards.inspect import describe_shard, format_size, read_contact_sheet_fields
 from storage import locations
 from tests.shards.published import KEYS, MAKE, keypoints, shard, store
 
@@ -14,14 +14,16 @@ __all__ = ["shard", "store"]
 
 
 def test_inspect_of_one_sample_prints_that_one(shard):
-    text = "\n".join(list_shard(shard, KEYS[1]))
+    text = "\n".join(describe_shard(shard, KEYS[1]))
     assert KEYS[1] in text
     assert KEYS[0] not in text
 
 
 def test_ranges_leave_out_nan_and_say_how_many(store):
     [line] = [
-        x for x in list_shard(store.fetch(locations.pack_path("keypoints", "aa")), None) if "landmarks  " in x
+        x
+        for x in describe_shard(store.fetch(locations.pack_path("keypoints", "aa")), None)
+        if "landmarks  " in x
     ]
     assert "136 NaN" in line
     assert "nan" not in line

@@ -66,7 +66,7 @@ def test_a_shard_of_ours_passes_with_its_index(shard):
     assert (report.samples, report.indexed) == (2, True)
 
 
-@pytest.mark.parametrize("codec", list(frame_codec.FRAME_EXTENSIONS))
+@pytest.mark.parametrize("codec", list(frame_codec.FRAMES_EXTENSION_BY_CODEC))
 def test_every_way_to_store_frames_passes(tmp_path, codec):
     images = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), dtype=np.uint8)
     stored = frame_codec.encode_images(images, codec)

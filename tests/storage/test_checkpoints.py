@@ -41,16 +41,16 @@ def test_a_torn_or_foreign_file_is_refused(tmp_path):
 
 def test_the_last_checkpoints_are_kept(tmp_path):
     files = StepCheckpoints(str(tmp_path / "work"), keep=2)
-    assert files.latest_step(10) is None
+    assert files.latest_step_up_to(10) is None
     for step in (2, 4, 6):
         files.save(step, TENSORS, {"step": step})
     assert files.steps() == [4, 6]
-    assert files.latest_step(10) == 6
-    assert files.latest_step(5) == 4  # fewer steps asked for than are there
+    assert files.latest_step_up_to(10) == 6
+    assert files.latest_step_up_to(5) == 4  # fewer steps asked for than are there
     assert files.load(4)[1] == {"step": 4}
 
 
 def test_a_file_in_the_making_is_not_a_checkpoint(tmp_path):
     files = StepCheckpoints(str(tmp_path))
     (tmp_path / ".step-000000009.safetensors.1234").write_bytes(b"half")
-    assert files.latest_step(10) is None
+    assert files.latest_step_up_to(10) is None

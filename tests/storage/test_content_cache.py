@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from models.weights import find_weights
+from models.weights import find_third_party_weights
 from storage import locations, weight_files
 from storage.content_cache import ContentCache, cache_folder, writable_cache_folder
 from storage.errors import DamagedFile
@@ -73,7 +73,7 @@ def test_weights_imported_again_are_the_new_ones(elsewhere):
             locations.weights_path("fsrt_vox", "json"),
             json.dumps({"sha256": sha256(data).hexdigest()}).encode(),
         )
-        assert weight_files.weights_path(store, find_weights("fsrt_vox")).read_bytes() == data
+        assert weight_files.weights_path(store, find_third_party_weights("fsrt_vox")).read_bytes() == data
 
 
 def test_what_a_record_knows_by_digest_is_read_once(elsewhere):

@@ -19,12 +19,12 @@ from storage.families import (
     Family,
     ManifestRow,
     UnitRecord,
+    decode_parquet,
     encode_manifest,
     encode_pack_record,
-    read_manifest,
+    read_node_manifest,
     read_pack_manifest,
     read_pack_record,
-    read_parquet,
     read_sample,
 )
 from storage.files import Store
@@ -188,7 +188,7 @@ def test_a_large_member_is_checked_while_it_is_copied(tmp_path):
 
 def test_records_without_checksums_are_read_as_before(family):
     path = locations.pack_record_path("clips", "p1")
-    table = read_parquet(family.store.read(path))
+    table = decode_parquet(family.store.read(path))
     rows = table.to_pylist()
     for row in rows:
         for sample in row["samples"]:
@@ -218,7 +218,7 @@ def test_a_shard_is_as_long_as_its_record_tells(family):
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"nothing of the kind"])
 def test_a_record_that_cannot_be_read_is_damaged_and_named(family, data):
     for path, read in ((locations.pack_record_path("clips", "p1"), read_pack_record),
-                       (locations.manifest_path("clips", "p1"), read_manifest)):  # fmt: skip
+                       (locations.manifest_path("clips", "p1"), read_node_manifest)):  # fmt: skip
         family.store.write(path, data)
         with pytest.raises(DamagedFile, match=rf"^{path} cannot be read"):
             read(family.store, "clips", "p1")

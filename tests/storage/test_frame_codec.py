@@ -88,7 +88,7 @@ def test_a_family_reads_each_codec(images, codec, tmp_path):
     whole = family.read("a#b")["frames"]
     np.testing.assert_array_equal(family.frames("a#b", [28, 1]), whole[[28, 1]])
     (read,) = webdataset.WebDataset(family.shard_uris()[0], shardshuffle=False)
-    extension = frame_codec.FRAME_EXTENSIONS[codec]
+    extension = frame_codec.FRAMES_EXTENSION_BY_CODEC[codec]
     np.testing.assert_array_equal(frame_codec.decode_frames(extension, read[f"frames.{extension}"]), whole)
 
 
@@ -107,6 +107,6 @@ def test_a_text_in_place_of_a_video_opens_no_file_that_it_lists(images, tmp_path
     (tmp_path / "own.mp4").write_bytes(data)
     monkeypatch.chdir(tmp_path)
     listing = b"ffconcat version 1.0\nfile own.mp4\n"
-    for read in (frame_codec.decode_frames, frame_codec.frame_offsets):
+    for read in (frame_codec.decode_frames, frame_codec.frame_byte_offsets):
         with pytest.raises(ValueError, match="Invalid data"):
             read(extension, listing)

@@ -6,7 +6,7 @@ import pytest
 from pyarrow import fs
 
 from storage.errors import StoreError, StoreUnreachable
-from storage.mirrors import MIRROR_EXTENSIONS, Mirror, candidate_file_names
+from storage.mirrors import MIRROR_EXTENSIONS, VideoMirror, candidate_file_names
 
 
 @pytest.fixture
@@ -21,13 +21,13 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_a_folder_gives_its_own_files(folder, scheme):
-    mirror = Mirror(f"{scheme}{folder}")
-    assert mirror.find(["a"]) == "a.mp4"
+    mirror = VideoMirror(f"{scheme}{folder}")
+    assert mirror.find_video_file_name(["a"]) == "a.mp4"
     assert mirror.fetch("a.mp4", Path("unused")) == folder / "a.mp4"
 
 
 def test_names_are_tried_in_turn(folder):
-    assert Mirror(str(folder)).find(["nothing", "-b_1", "a"]) == "-b_1.webm"
+    assert VideoMirror(str(folder)).find_video_file_name(["nothing", "-b_1", "a"]) == "-b_1.webm"
 
 
 def test_file_names_are_the_ids_in_turn_with_each_ending():
@@ -38,12 +38,12 @@ def test_file_names_are_the_ids_in_turn_with_each_ending():
 
 @pytest.mark.parametrize("name", ["c", "d", "", "../mirror/a", "a.mp4", "x" * 201])
 def test_what_is_no_video_or_no_id_is_not_found(folder, name):
-    assert Mirror(str(folder)).find([name]) is None
+    assert VideoMirror(str(folder)).find_video_file_name([name]) is None
 
 
 def test_a_mirror_that_is_gone_is_no_answer(tmp_path):
     with pytest.raises(StoreError, match="is not there"):
-        Mirror(str(tmp_path / "gone")).find(["a"])
+        VideoMirror(str(tmp_path / "gone")).find_video_file_name(["a"])
 
 
 class Elsewhere(fs.FileSystemHandler):
@@ -79,7 +79,10 @@ class Elsewhere(fs.FileSystemHandler):
 @pytest.fixture
 def bucket(tmp_path):
     def make(short=0):
-        mirror, handler = Mirror(str(tmp_path)), Elsewhere({"bucket/videos/a.webm": b"bytes" * 100}, short)
+        mirror, handler = (
+            VideoMirror(str(tmp_path)),
+            Elsewhere({"bucket/videos/a.webm": b"bytes" * 100}, short),
+        )
         mirror._store.fs, mirror._store.base = fs.PyFileSystem(handler), "bucket/videos"
         mirror._store.local = False
         return mirror, handler

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from models.weights import find_weights
+from models.weights import find_third_party_weights
 from storage import locations, weight_files
 from storage.errors import InvalidInput, StoreError
 from storage.files import Store
@@ -26,12 +26,12 @@ def test_a_nested_checkpoint_becomes_flat_safetensors(store, tmp_path):
     net = torch.nn.Linear(3, 2)
     file = tmp_path / "vox256.pt"
     torch.save({"encoder": net.state_dict(), "epoch_it": 3, "optimizer": {"state": {0: {"step": 1}}}}, file)
-    record = weight_files.import_weights(store, find_weights("fsrt_vox"), file)
-    loaded = load_file(weight_files.weights_path(store, find_weights("fsrt_vox")))
+    record = weight_files.import_weights(store, find_third_party_weights("fsrt_vox"), file)
+    loaded = load_file(weight_files.weights_path(store, find_third_party_weights("fsrt_vox")))
     assert sorted(loaded) == ["encoder.bias", "encoder.weight"]
     assert torch.equal(loaded["encoder.weight"], net.weight)
-    assert weight_files.pinned_sha256(store, find_weights("fsrt_vox")) == record["sha256"]
-    assert weight_files.verify_weights(store, find_weights("fsrt_vox")) == "ok"
+    assert weight_files.pinned_sha256(store, find_third_party_weights("fsrt_vox")) == record["sha256"]
+    assert weight_files.verify_weights(store, find_third_party_weights("fsrt_vox")) == "ok"
 
 
 def test_a_checkpoint_with_code_is_refused_and_not_run(store, tmp_path):
@@ -43,7 +43,7 @@ def test_a_checkpoint_with_code_is_refused_and_not_run(store, tmp_path):
     with file.open("wb") as stream:
         pickle.dump({"a": Evil()}, stream)
     with pytest.raises(InvalidInput, match="cannot be imported as fsrt_vox"):
-        weight_files.import_weights(store, find_weights("fsrt_vox"), file)
+        weight_files.import_weights(store, find_third_party_weights("fsrt_vox"), file)
     assert not (tmp_path / "ran").exists()
 
 
@@ -53,8 +53,8 @@ def test_a_file_that_does_not_pass_the_check_is_not_imported(store, tmp_path):
 
     torch.save({"a": torch.ones(2)}, tmp_path / "1.pt")
     with pytest.raises(ValueError, match="only 1 tensor"):
-        weight_files.import_weights(store, find_weights("fsrt_kp"), tmp_path / "1.pt", check)
-    assert weight_files.pinned_sha256(store, find_weights("fsrt_kp")) == "missing"
+        weight_files.import_weights(store, find_third_party_weights("fsrt_kp"), tmp_path / "1.pt", check)
+    assert weight_files.pinned_sha256(store, find_third_party_weights("fsrt_kp")) == "missing"
 
 
 @pytest.mark.parametrize(
@@ -75,35 +75,35 @@ def test_a_file_is_blamed_only_where_the_import_refuses_it(store, tmp_path, monk
     monkeypatch.setattr(sys, "executable", str(stand_in))
     (tmp_path / "vgg19-dcbb9e9d.pth").write_bytes(b"<html>not found</html>")
     with pytest.raises(kind) as caught:
-        weight_files.import_weights(store, find_weights("vgg19"), tmp_path / "vgg19-dcbb9e9d.pth")
+        weight_files.import_weights(store, find_third_party_weights("vgg19"), tmp_path / "vgg19-dcbb9e9d.pth")
     assert type(caught.value) is kind
 
 
 def test_another_file_under_the_same_id_is_refused(store, tmp_path):
     for i in (1, 2):
         torch.save({"a": torch.full((2,), float(i))}, tmp_path / f"{i}.pt")
-    weight_files.import_weights(store, find_weights("fsrt_kp"), tmp_path / "1.pt")
+    weight_files.import_weights(store, find_third_party_weights("fsrt_kp"), tmp_path / "1.pt")
     with pytest.raises(InvalidInput, match="pinned to a file with sha256"):
-        weight_files.import_weights(store, find_weights("fsrt_kp"), tmp_path / "2.pt")
+        weight_files.import_weights(store, find_third_party_weights("fsrt_kp"), tmp_path / "2.pt")
 
 
 def test_a_changed_file_does_not_verify(store, tmp_path):
     torch.save({"a": torch.ones(2)}, tmp_path / "1.pt")
-    weight_files.import_weights(store, find_weights("fsrt_kp"), tmp_path / "1.pt")
+    weight_files.import_weights(store, find_third_party_weights("fsrt_kp"), tmp_path / "1.pt")
     store.write(locations.weights_path("fsrt_kp", "safetensors"), b"other")
-    assert "expected" in weight_files.verify_weights(store, find_weights("fsrt_kp"))
+    assert "expected" in weight_files.verify_weights(store, find_third_party_weights("fsrt_kp"))
 
 
 def test_missing_weights_say_where_to_get_them(store):
     with pytest.raises(
         InvalidInput, match=r"get vox256.pt from andrerochow/fsrt, then `reenact weights import"
     ):
-        weight_files.weights_path(store, find_weights("fsrt_vox"))
+        weight_files.weights_path(store, find_third_party_weights("fsrt_vox"))
 
 
 def test_the_wheels_hold_what_the_registry_pins(store):
     for name in ("dlib_sp5", "dlib_mmod"):
-        assert weight_files.verify_weights(store, find_weights(name)) == "ok"
+        assert weight_files.verify_weights(store, find_third_party_weights(name)) == "ok"
 
 
 # --- a folder of tensors and settings ---
@@ -120,20 +120,20 @@ def header(path):
 
 
 def test_settings_beside_the_tensors_travel_in_the_imported_file(store, tmp_path):
-    weight_files.import_weights(store, find_weights("wav2vec2_base"), published(tmp_path / "a"))
-    path = weight_files.weights_path(store, find_weights("wav2vec2_base"))
+    weight_files.import_weights(store, find_third_party_weights("wav2vec2_base"), published(tmp_path / "a"))
+    path = weight_files.weights_path(store, find_third_party_weights("wav2vec2_base"))
     assert header(path) == {"settings": {"config.json": {"hidden_size": 8}}}
-    assert weight_files.verify_weights(store, find_weights("wav2vec2_base")) == "ok"
+    assert weight_files.verify_weights(store, find_third_party_weights("wav2vec2_base")) == "ok"
 
 
 def test_other_settings_beside_the_same_tensors_are_other_weights(store, tmp_path):
-    weight_files.import_weights(store, find_weights("wav2vec2_base"), published(tmp_path / "a"))
+    weight_files.import_weights(store, find_third_party_weights("wav2vec2_base"), published(tmp_path / "a"))
     weight_files.import_weights(
-        store, find_weights("wav2vec2_base"), tmp_path / "a" / "model.safetensors"
+        store, find_third_party_weights("wav2vec2_base"), tmp_path / "a" / "model.safetensors"
     )  # the same again
     with pytest.raises(InvalidInput, match="pinned to a file with sha256"):
         weight_files.import_weights(
-            store, find_weights("wav2vec2_base"), published(tmp_path / "b", hidden_size=16)
+            store, find_third_party_weights("wav2vec2_base"), published(tmp_path / "b", hidden_size=16)
         )
 
 
@@ -147,11 +147,11 @@ def test_the_hub_cache_is_a_folder_too(store, tmp_path):
         (repository / "snapshots" / revision / name).symlink_to(blob)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("22aad52d\n")
-    facts = weight_files.import_weights(store, find_weights("wav2vec2_base"), repository)
+    facts = weight_files.import_weights(store, find_third_party_weights("wav2vec2_base"), repository)
     assert (facts["tensors"], facts["format"]) == (1, "safetensors")
     (repository / "refs" / "main").write_text("../../elsewhere")
     with pytest.raises(InvalidInput, match="is not a revision"):
-        weight_files.import_weights(store, find_weights("wav2vec2_base"), repository)
+        weight_files.import_weights(store, find_third_party_weights("wav2vec2_base"), repository)
 
 
 @pytest.mark.parametrize(
@@ -160,24 +160,29 @@ def test_the_hub_cache_is_a_folder_too(store, tmp_path):
 def test_half_a_folder_is_refused(store, tmp_path, missing, said):
     (published(tmp_path / "a") / missing).unlink()
     with pytest.raises(InvalidInput, match=said):
-        weight_files.import_weights(store, find_weights("wav2vec2_base"), tmp_path / "a")
+        weight_files.import_weights(store, find_third_party_weights("wav2vec2_base"), tmp_path / "a")
 
 
 def test_settings_that_are_no_object_are_refused(store, tmp_path):
     (published(tmp_path / "a") / "config.json").write_text("[1]")
     with pytest.raises(InvalidInput, match="expected an object of settings"):
-        weight_files.import_weights(store, find_weights("wav2vec2_base"), tmp_path / "a")
+        weight_files.import_weights(store, find_third_party_weights("wav2vec2_base"), tmp_path / "a")
 
 
 def test_a_file_that_is_not_the_one_its_name_promises_is_marked(store, tmp_path):
     torch.save({"a": torch.ones(2)}, tmp_path / "1.pth")
-    assert weight_files.sha256_prefix_in_name(find_weights("fan2d")) == "11f355bf06"
-    assert weight_files.sha256_prefix_in_name(find_weights("vgg19")) == "dcbb9e9d"
-    assert weight_files.sha256_prefix_in_name(find_weights("dlib_mmod")) == ""
+    assert weight_files.sha256_prefix_in_name(find_third_party_weights("fan2d")) == "11f355bf06"
+    assert weight_files.sha256_prefix_in_name(find_third_party_weights("vgg19")) == "dcbb9e9d"
+    assert weight_files.sha256_prefix_in_name(find_third_party_weights("dlib_mmod")) == ""
     assert (
-        weight_files.import_weights(store, find_weights("fan2d"), tmp_path / "1.pth")["as_published"] is False
+        weight_files.import_weights(store, find_third_party_weights("fan2d"), tmp_path / "1.pth")[
+            "as_published"
+        ]
+        is False
     )
     assert (
-        weight_files.import_weights(store, find_weights("fsrt_kp"), tmp_path / "1.pth")["as_published"]
+        weight_files.import_weights(store, find_third_party_weights("fsrt_kp"), tmp_path / "1.pth")[
+            "as_published"
+        ]
         is None
     )

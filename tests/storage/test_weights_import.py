@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from models.weights import find_weights
+from models.weights import find_third_party_weights
 from storage.errors import InvalidInput
 from storage.weights_import import convert_checkpoint_to_safetensors
 
@@ -37,7 +37,7 @@ def test_what_no_net_of_ours_is_stays_behind(tmp_path):
         {"encoder": {"w": torch.ones(2)}, "optimizer": adam, "optimizer_disc": adam}, tmp_path / "x.pt"
     )
     facts = convert_checkpoint_to_safetensors(
-        tmp_path / "x.pt", tmp_path / "out", drop_prefixes=find_weights("fsrt_vox").drop_prefixes
+        tmp_path / "x.pt", tmp_path / "out", drop_prefixes=find_third_party_weights("fsrt_vox").drop_prefixes
     )
     assert facts["left"] == ["optimizer", "optimizer_disc"]
     assert list(load_file(tmp_path / "out")) == ["encoder.w"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.tracking import TrackingPlace, find_tracking_place, serve_ui, ui_command
+from pipelines.tracking import TrackingPlace, find_tracking_place, mlflow_server_command, serve_ui
 from pipelines.tracking.replay import MlflowReplayer
 from storage.errors import InvalidInput
 
@@ -40,7 +40,7 @@ def test_a_server_that_dies_says_why_in_a_line_and_is_not_announced(tmp_path, mo
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(
         sys.modules["pipelines.tracking.server"],
-        "ui_command",
+        "mlflow_server_command",
         lambda *_: [sys.executable, "-c", "raise OSError('no tables')"],
     )
     up, waits = [], []
@@ -63,7 +63,9 @@ server = http.server.HTTPServer(("127.0.0.1", {port}), Health)
 server.handle_request(); server.handle_request()
 """
     monkeypatch.setattr(
-        sys.modules["pipelines.tracking.server"], "ui_command", lambda *_: [sys.executable, "-c", program]
+        sys.modules["pipelines.tracking.server"],
+        "mlflow_server_command",
+        lambda *_: [sys.executable, "-c", program],
     )
     serve_ui(
         str(tmp_path),
@@ -159,7 +161,7 @@ def test_the_environment_overrides_the_setting(monkeypatch):
 
 def test_the_ui_is_one_local_worker(monkeypatch, tmp_path):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    argv = ui_command(str(tmp_path), port=5055)
+    argv = mlflow_server_command(str(tmp_path), port=5055)
     assert argv[argv.index("--host") + 1] == "127.0.0.1"
     assert argv[argv.index("--workers") + 1] == "1"
     assert argv[argv.index("--port") + 1] == "5055"
@@ -168,4 +170,4 @@ def test_the_ui_is_one_local_worker(monkeypatch, tmp_path):
 def test_the_ui_of_a_tracking_server_is_that_server(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(UserError, match="http://host:5000"):
-        ui_command("store", "http://host:5000?x=1")
+        mlflow_server_command("store", "http://host:5000?x=1")

@@ -15,7 +15,13 @@ import pytest
 from msgspec.structs import replace
 
 from models.api import Optimizer, Schedule
-from models.fsrt.config import Architecture, AugmentConfig, FsrtConfig, KeypointDetectorConfig, SamplingConfig
+from models.fsrt.config import (
+    Architecture,
+    AugmentConfig,
+    FsrtConfig,
+    KeypointDetectorConfig,
+    TrainingSampleConfig,
+)
 from models.fsrt.phases import PHASES
 from tests.models.one_pass import with_update
 
@@ -175,7 +181,7 @@ class Lab:
                 precision="fp32",
                 net=NANO,
                 phases=phases,
-                sampling=SamplingConfig(queries=32),
+                sampling=TrainingSampleConfig(queries=32),
                 augment=AugmentConfig(),
             ),
             runtime=SimpleNamespace(

@@ -18,7 +18,7 @@ from models.task import StatelessTask
 from pipelines.dataset.sampler import SplitClips
 from pipelines.train import loop
 from pipelines.train.distributed import DistributedContext
-from pipelines.train.job import TrainJob
+from pipelines.train.job import TrainJobSpec
 from pipelines.train.state import TrainState
 from tests.train.toy import Frames
 
@@ -56,9 +56,9 @@ class Duel(StatelessTask):
         }
 
 
-def job(folder: Any, phase: Phase) -> TrainJob:
+def job(folder: Any, phase: Phase) -> TrainJobSpec:
     corpus = SplitClips(Frames(), {}, (("a",), ("b",)))  # pyright: ignore[reportArgumentType]
-    return TrainJob(
+    return TrainJobSpec(
         node="train.duel.toy", phase=phase, build=partial(Duel, len(phase.active_updates) > 1), nets=dict,
         landmarks=None, train={"clips": corpus}, held_out=None, seed=0, precision="fp32", scratch=str(folder),
         log_every=1, checkpoint_every=2, threads=1,

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.api import BestCriterion, Ema, Loss, Optimizer, Phase, Update
+from models.api import BestCriterion, EmaSettings, Loss, Optimizer, Phase, Update
 from models.task import StatelessTask, TrainStep, ValidationOutput
 from pipelines.dataset.sampler import SplitClips
-from pipelines.train.job import TrainJob
+from pipelines.train.job import TrainJobSpec
 from tests.train.toy import Frames
 
 LATENT, PIXELS, POOL = 4, 3, 8
@@ -48,7 +48,7 @@ STYLEGAN = Phase(
             own_forward=True,
         ),
     },
-    ema={"mapping": Ema(half_life_images=20, ramp=0.5), "generator": Ema(half_life_images=20, ramp=0.5)},
+    ema=dict.fromkeys(("mapping", "generator"), EmaSettings(half_life_images=20, ramp=0.5)),
     best=BestCriterion(figure="mean_gap", highest=False),
 )  # fmt: skip
 
@@ -78,7 +78,7 @@ class StyleGanTask(StatelessTask):
 
         def logistic() -> Tensor:
             logits = self.discriminate(real, step)
-            step.record_for_state("sign", logits.sign().mean())
+            step.record_for_state_update("sign", logits.sign().mean())
             return (F.softplus(-logits) + F.softplus(self.discriminate(fake.detach(), step))).mean()
 
         return {
@@ -96,7 +96,7 @@ class StyleGanTask(StatelessTask):
         noise = torch.randn(fake.shape, generator=step.generator)
         (gradient,) = torch.autograd.grad((fake * noise).sum(), w, create_graph=True)
         lengths = gradient.square().sum(1).sqrt()
-        step.record_for_state("length", lengths.mean())
+        step.record_for_state_update("length", lengths.mean())
         return (lengths - self.mean_length.lerp(lengths.mean(), 0.1)).square().mean()
 
     def penalty(self, real: Tensor, step: TrainStep) -> Tensor:
@@ -191,7 +191,7 @@ class E4eTask(StatelessTask):
         discriminator = self.net["latent_discriminator"]
 
         def logistic() -> Tensor:
-            step.record_for_state("codes", code)
+            step.record_for_state_update("codes", code)
             shown = torch.cat([self.pool, code])
             fake = shown[torch.randint(len(shown), (len(code),), generator=step.generator)]
             real = torch.randn(len(code), LATENT, generator=step.generator)
@@ -223,10 +223,10 @@ class E4eTask(StatelessTask):
         return {"model": "e4e"}
 
 
-def job(folder: Path, phase: Phase) -> TrainJob:
+def job(folder: Path, phase: Phase) -> TrainJobSpec:
     """A job of either, in a work folder of its own below `folder`."""
     tables = {"e4e": {"clips": SplitClips(Frames(), {}, (("a",), ("b",)))}, "stylegan": {}}  # pyright: ignore
-    return TrainJob(
+    return TrainJobSpec(
         node=f"train.toy.{phase.name}", phase=phase,
         build=partial(StyleGanTask if phase.name == "stylegan" else E4eTask), nets=dict, landmarks=None,
         train=tables[phase.name], held_out=None, seed=0, precision="fp32", scratch=str(folder / phase.name),

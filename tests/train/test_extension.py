@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from pipelines.train import state
-from pipelines.train.launch import prepare_work_folder, publish_checkpoint
+from pipelines.train.launch import prepare_training_work_folder, publish_checkpoint
 from pipelines.train.worker import run_training
 from storage import checkpoints
 from storage.errors import DamagedFile
@@ -29,7 +29,7 @@ def run(folder: Path, steps: int, validate_every: int, previous: FakeArtifact | 
     phase = replace(toy.PHASE, steps=steps, validate_every=validate_every)
     context = FakeContext("train.painter.toy", None, {}, folder / "out", str(folder / "work"))
     context.previous = previous
-    prepare_work_folder(context, "painter", phase)  # pyright: ignore[reportArgumentType]
+    prepare_training_work_folder(context, "painter", phase)  # pyright: ignore[reportArgumentType]
     job = toy.job(folder / "work", phase, **runtime)
     run_training(job, torch.device("cpu"))
     publish_checkpoint(context, job)  # pyright: ignore[reportArgumentType]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.api import Ema
+from models.api import EmaSettings
 from models.errors import InvalidSettings
 from pipelines.train.initial_weights import collect_initial_weights, copy_weights_to_scratch
 from pipelines.train.state import TrainState
@@ -60,7 +60,7 @@ def test_a_part_begins_raw_or_as_the_running_mean(context):
 
 
 def test_a_running_mean_goes_on_where_the_phase_keeps_one(context):
-    found, _ = begun(context, init="first", ema={"decoder": Ema(decay=0.9)})
+    found, _ = begun(context, init="first", ema={"decoder": EmaSettings(decay=0.9)})
     assert found == {"net.encoder.w": 1.0, "net.decoder.w": 2.0, "ema.decoder.w": 2.5}
 
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from models.api import Ema, Loss
+from models.api import EmaSettings, Loss
 from models.errors import InvalidSettings
-from models.fsrt.task import ReenactmentTask
+from models.fsrt.task import FsrtReenactmentTask
 from models.task import inference_weights
 from pipelines.train import loop, metric_log
 from storage import checkpoints
 from storage.checkpoints import StepCheckpoints
 
-EMA = {"encoder": Ema(decay=0.5)}
+EMA = {"encoder": EmaSettings(decay=0.5)}
 FILES = ("model.safetensors", "state.safetensors")
 
 
@@ -50,7 +50,7 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(lab, trained, monkeyp
         with pytest.raises(RuntimeError, match="power cut"):
             lab.run(lab.context("warmup", scratch="again", ema=EMA))
     resumed = lab.context("warmup", scratch="again", ema=EMA)
-    assert StepCheckpoints(resumed.scratch).latest_step(6) == 4  # the best yet is always kept
+    assert StepCheckpoints(resumed.scratch).latest_step_up_to(6) == 4  # the best yet is always kept
     lab.run(resumed)
     for name in (*FILES, "metrics.jsonl", "samples.png"):
         assert (straight.out / name).read_bytes() == (resumed.out / name).read_bytes(), name
@@ -137,7 +137,7 @@ def test_a_phase_learns_something(lab):
 
 def test_nan_stops_with_the_clips_of_the_batch(lab, monkeypatch):
     lab.keypoints()
-    whole = ReenactmentTask.loss_terms
+    whole = FsrtReenactmentTask.loss_terms
 
     def step(self, views, queries):
         return {
@@ -145,7 +145,7 @@ def test_nan_stops_with_the_clips_of_the_batch(lab, monkeypatch):
             "pixel": lambda: torch.tensor(float("nan"), requires_grad=True),
         }
 
-    monkeypatch.setattr(ReenactmentTask, "loss_terms", step)
+    monkeypatch.setattr(FsrtReenactmentTask, "loss_terms", step)
     with pytest.raises(
         FloatingPointError, match=r"step 1: the loss is nan \(pixel nan.*\); clips with it: id0#rec0"
     ):
@@ -168,13 +168,15 @@ def test_a_phase_without_its_start_is_refused(lab):
 
 
 def test_clips_without_landmarks_and_test_identities_are_not_trained_on(lab, family):
-    from pipelines.train.launch import open_tables
+    from pipelines.train.launch import open_training_tables
 
     lost = family.keys[0]
     some = type(family)({key: sample for key, sample in family.samples.items() if key != lost})
     lab.inputs["keypoints"] = replace(lab.inputs["keypoints"], opened=some)
     context = lab.context("warmup")
-    train, held_out = open_tables(context, {"clips": {"clips": ("frames",), "keypoints": ("landmarks",)}})
+    train, held_out = open_training_tables(
+        context, {"clips": {"clips": ("frames",), "keypoints": ("landmarks",)}}
+    )
     assert held_out is not None
     assert {"data.train.identities": 2, "data.train.clips": 3, "data.train.missing.keypoints": 1} in (
         context.seen["params"]
@@ -185,13 +187,13 @@ def test_clips_without_landmarks_and_test_identities_are_not_trained_on(lab, fam
 
 
 def test_clips_without_sound_are_counted_where_it_is_heard(lab, family):
-    from pipelines.train.launch import open_tables
+    from pipelines.train.launch import open_training_tables
 
     for i, (key, sample) in enumerate(family.samples.items()):
         family.samples[key] = sample | {"clip": {"has_sound": i != 1}, "speech": np.zeros((6, 5))}
     lab.inputs["speech"] = lab.inputs["clips"]
     context = lab.context("warmup")
-    open_tables(context, {"clips": {"clips": ("frames", "clip"), "speech": ("speech",)}})
+    open_training_tables(context, {"clips": {"clips": ("frames", "clip"), "speech": ("speech",)}})
     told = {name: value for values in context.seen["params"] for name, value in values.items()}
     assert (told["data.train.without_sound"], told["data.test.without_sound"]) == ("1 of 4", "0 of 1")
 
@@ -203,7 +205,7 @@ def test_a_cancelled_run_stops_at_a_step_and_resumes(lab, monkeypatch):
     monkeypatch.setattr(metric_log, "FLUSH_SECONDS", 0.0)
     lab.run(context)
     assert list(context.out.iterdir()) == []  # nothing published
-    reached = StepCheckpoints(context.scratch).latest_step(400)
+    reached = StepCheckpoints(context.scratch).latest_step_up_to(400)
     assert reached is not None
     assert reached < 400
     again = lab.context("warmup", scratch="cancelled", steps=reached + 2, every=1000)

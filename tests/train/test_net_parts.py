@@ -2,7 +2,7 @@ import pytest
 from torch import nn
 
 from models.errors import InvalidSettings
-from pipelines.train.net_parts import freeze_other_parts, set_train_mode
+from pipelines.train.net_parts import freeze_other_parts, set_train_and_eval_modes
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def test_only_named_parts_learn(net):
     parameters = freeze_other_parts(net, ("a",))
     assert sorted(parameters) == ["a.bias", "a.weight"]
     assert not any(p.requires_grad for p in net["b"].parameters())
-    set_train_mode(net, ("a",))
+    set_train_and_eval_modes(net, ("a",))
     assert net["a"].training
     assert not net["b"][0].training  # frozen BatchNorm keeps its statistics
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.api import Ema, Optimizer, Schedule
+from models.api import EmaSettings, Optimizer, Schedule
 from models.fsrt.phases import PHASES
 from pipelines.train.optim import NamedOptimizer, ParameterEma, learning_rate
 
@@ -175,7 +175,7 @@ def test_ranger_centres_gradients_and_looks_ahead_every_sixth_step():
 # --- running means ------------------------------------------------------------------------------------------
 def test_running_mean_follows_and_swaps():
     parameter = nn.Parameter(torch.zeros(2))
-    means = ParameterEma({"net.p": parameter, "other.p": parameter}, {"net": Ema(decay=0.75)})
+    means = ParameterEma({"net.p": parameter, "other.p": parameter}, {"net": EmaSettings(decay=0.75)})
     with torch.no_grad():
         parameter.fill_(1.0)
     means.update(1, 8)
@@ -188,13 +188,13 @@ def test_running_mean_follows_and_swaps():
 
 
 def test_a_half_life_in_images_does_not_depend_on_the_batch():
-    assert Ema(half_life_images=100).decay_at(1, 10) ** 10 == pytest.approx(0.5)
-    assert Ema(half_life_images=100).decay_at(1, 50) ** 2 == pytest.approx(0.5)
-    assert Ema(half_life_steps=4).decay_at(9, 50) ** 4 == pytest.approx(0.5)
+    assert EmaSettings(half_life_images=100).decay_at(1, 10) ** 10 == pytest.approx(0.5)
+    assert EmaSettings(half_life_images=100).decay_at(1, 50) ** 2 == pytest.approx(0.5)
+    assert EmaSettings(half_life_steps=4).decay_at(9, 50) ** 4 == pytest.approx(0.5)
 
 
 def test_a_ramp_shortens_the_half_life_at_first():
     """StyleGAN2-ADA: at most ema_rampup of the images seen."""
-    ema = Ema(half_life_images=1000, ramp=0.05)
+    ema = EmaSettings(half_life_images=1000, ramp=0.05)
     assert ema.decay_at(1, 10) == pytest.approx(0.5 ** (10 / 0.5))
     assert ema.decay_at(10_000, 10) == pytest.approx(0.5 ** (10 / 1000))

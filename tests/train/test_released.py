@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 from models.api import Loss
 from models.errors import InvalidFile
 from models.fsrt.phases import PHASES
-from pipelines.cli.weights import export_checkpoint
+from pipelines.cli.weights import export_to_released_layout
 from pipelines.train.initial_weights import copy_weights_to_scratch
-from pipelines.train.state import used_checkpoint_file_name
+from pipelines.train.state import frozen_checkpoint_file_name
 from storage import checkpoints, locations
 from storage.errors import InvalidInput
 from storage.files import Store
@@ -32,7 +32,7 @@ def trained(make_lab):
     lab = make_lab()
     lab.keypoints()
     out = lab.run(lab.context("warmup", steps=2)).out
-    export_checkpoint(out / "model.safetensors", lab.folder / "files")
+    export_to_released_layout(out / "model.safetensors", lab.folder / "files")
     store = Store(str(lab.folder / "store"))
     for weights_id, name in FILES.items():
         put(store, weights_id, lab.folder / "files" / name, lab.folder)
@@ -71,7 +71,7 @@ def test_a_phase_uses_released_weights_as_a_frozen_net_beside_its_own(lab, impor
     context = lab.context("keypoints", uses={"teacher": "weights.fsrt_kp"})
     phase = context.config.fsrt.phases["keypoints"]
     copy_weights_to_scratch(context, "fsrt", phase)
-    used = load_file(f"{context.scratch}/{used_checkpoint_file_name('teacher')}")
+    used = load_file(f"{context.scratch}/{frozen_checkpoint_file_name('teacher')}")
     expected = load_file(imported / "model.safetensors")
     assert used.keys() == {name for name in expected if name.startswith("kp_detector.")}
     assert all(torch.equal(tensor, expected[name]) for name, tensor in used.items())
@@ -86,7 +86,11 @@ def test_a_phase_uses_released_weights_as_a_frozen_net_beside_its_own(lab, impor
 )
 def test_a_released_net_had_its_perceptual_loss(lab, imported, start, told):
     context = lab.context(
-        "perceptual", init=f"weights.{start}", resume_optimizers=False, steps=1, losses={"pixel": Loss(1.0)}
+        "perceptual",
+        init=f"weights.{start}",
+        resume_optimizers=False,
+        steps=1,
+        losses={"pixel": Loss(1.0)},
     )
     assert checkpoints.load_checkpoint(lab.run(context).out / "model.safetensors")[1]["provenance"] == told
 

@@ -16,9 +16,9 @@ from pipelines.engine.fingerprint import KeyEnvironment
 from pipelines.engine.node import Graph
 from pipelines.engine.plan import Planner
 from pipelines.engine.runner import Runner, RunOutcome
-from pipelines.engine.source_code import SourceCode
+from pipelines.engine.source_code import SourceSymbolIndex
 from pipelines.graph import build_graph
-from pipelines.runs.session import NON_NUMERIC_MODULES, NUMERIC_MODULES
+from pipelines.runs.session import NON_NUMERIC_MODULES, NUMERIC_STORAGE_MODULES
 from pipelines.runs.snapshot import CODE_ROOT, PROJECT_PACKAGES
 from storage.files import Store
 from tests.toy_project import InProcess
@@ -56,11 +56,11 @@ def configured(tmp_path_factory) -> Iterator[Callable[..., RunConfig]]:
 def planner(configured, tmp_path_factory) -> Callable[..., Planner]:
     """Settings -> the plan of a run, in one store."""
     store = Store(str(tmp_path_factory.mktemp("bank") / "store"))
-    code = SourceCode(
+    code = SourceSymbolIndex(
         CODE_ROOT,
         (*PROJECT_PACKAGES, "tests"),
         NON_NUMERIC_MODULES,
-        NUMERIC_MODULES,
+        NUMERIC_STORAGE_MODULES,
         settings_class_names(type(configured())),
     )
 

@@ -26,14 +26,14 @@ SELDOM = {"log_every": 1_000_000, "checkpoint_every": 1_000_000}
 
 
 def test_a_stop_between_two_log_lines_saves_the_step_reached(tmp_path, monkeypatch):
-    monkeypatch.setattr(stop_file, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(stop_file, "STOP_FILE_POLL_SECONDS", 0.05)
     context = FakeContext("train.painter.toy", None, {}, tmp_path, str(tmp_path))
     began = threading.Event()
     context.cancelled = began.is_set  # pyright: ignore[reportAttributeAccessIssue]
     threading.Timer(1.0, began.set).start()
     job = toy.job(tmp_path, LONG, **SELDOM)
     assert not follow_training(context, job, lambda: run_training(job, torch.device("cpu")))  # pyright: ignore
-    reached = StepCheckpoints(str(tmp_path)).latest_step(LONG.steps)
+    reached = StepCheckpoints(str(tmp_path)).latest_step_up_to(LONG.steps)
     assert reached
     notes = [note for _, _, note in context.seen["progress"]]
     assert any(note.startswith("stopping at the end of a step") for note in notes)
@@ -82,7 +82,7 @@ def test_all_workers_stop_at_one_step_though_one_alone_sees_the_wish(tmp_path):
         for rank in (0, 1)
     ]
     told = [int(one.communicate(timeout=120)[0]) for one in both]
-    assert told[0] == told[1] == StepCheckpoints(str(work)).latest_step(LONG.steps)
+    assert told[0] == told[1] == StepCheckpoints(str(work)).latest_step_up_to(LONG.steps)
 
 
 # --- what goes wrong in a worker ----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.dataset.sampler import make_sample
 from pipelines.errors import UserError
-from pipelines.train.launch import open_tables
+from pipelines.train.launch import open_training_tables
 from tests.train import toy
 from tests.train.conftest import FakeArtifact
 
@@ -33,7 +33,7 @@ def keys_of(corpus: Any) -> list[str]:
 
 def test_frames_are_those_of_the_family_of_which_they_are_read(context, family):
     reads = {"clips": ("boxes",), "views.ffhq256": ("frames",)}
-    train, held_out = open_tables(context, {"clips": reads})
+    train, held_out = open_training_tables(context, {"clips": reads})
     key = keys_of(train["clips"])[0]
     assert keys_of(train["clips"]) == family.keys[1:4]
     np.testing.assert_array_equal(
@@ -45,7 +45,7 @@ def test_frames_are_those_of_the_family_of_which_they_are_read(context, family):
 
 def test_a_phase_that_reads_no_clips_has_their_codes_alone(context, family):
     del context.inputs["clips"]
-    train, _ = open_tables(context, {"codes": {"invert": ("codes",)}})
+    train, _ = open_training_tables(context, {"codes": {"invert": ("codes",)}})
     assert list(train) == ["codes"]
     assert keys_of(train["codes"]) == family.keys[:4]
     assert train["codes"].read(family.keys[3], "codes").tolist() == [[3, 3, 3, 3]]
@@ -54,7 +54,7 @@ def test_a_phase_that_reads_no_clips_has_their_codes_alone(context, family):
 
 def test_each_table_has_the_rows_of_its_own_families(context, family):
     tables = {"clips": {"views.ffhq256": ("frames",)}, "codes": {"invert": ("codes",)}}
-    train, held_out = open_tables(context, tables)
+    train, held_out = open_training_tables(context, tables)
     assert keys_of(train["clips"]) == family.keys[1:4]
     assert keys_of(train["codes"]) == family.keys[:4]
     assert held_out is not None
@@ -62,14 +62,14 @@ def test_each_table_has_the_rows_of_its_own_families(context, family):
 
 
 def test_a_phase_that_reads_nothing_samples_from_no_table(context):
-    assert open_tables(context, {}) == ({}, None)
+    assert open_training_tables(context, {}) == ({}, None)
 
 
 def test_nothing_is_held_out_where_a_table_has_training_rows_alone(context, family):
     trained = {key: family.samples[key] for key in family.keys[:4]}
     context.inputs["views.ffhq256"].opened = type(family)(trained)
     tables = {"clips": {"clips": ("frames",)}, "views": {"views.ffhq256": ("frames",)}}
-    assert open_tables(context, tables)[1] is None
+    assert open_training_tables(context, tables)[1] is None
 
 
 def test_a_task_samples_pairs_of_the_clips_of_another_table(context, family):
@@ -83,7 +83,7 @@ def test_a_task_samples_pairs_of_the_clips_of_another_table(context, family):
     table = FakeArtifact(context.out, node="clip_pairs")
     context.inputs |= {"clip_pairs": table, "units.pairs": table}
     reads = {"clips": {"clips": ("frames",)}, "pairs": {"clip_pairs": ("source_clip", "driving_clip")}}
-    train, held_out = open_tables(context, reads, ("clip_pairs",))
+    train, held_out = open_training_tables(context, reads, ("clip_pairs",))
     assert held_out is not None
     assert (keys_of(train["pairs"]), keys_of(held_out["pairs"])) == (["p1"], ["p2"])
     assert {"data.pairs.train.rows": 1} in context.seen["params"]
@@ -103,11 +103,11 @@ def test_rows_without_identities_each_have_a_turn(context, family):
     rows = [{"id": f"rec{i}-{c}", "identity": "", "split": "train"} for i in range(3) for c in range(2)]
     pq.write_table(pa.Table.from_pylist(rows), context.out / "seeds.parquet")
     context.inputs["units.codes"] = FakeArtifact(context.out, node="seeds")
-    train, _ = open_tables(context, {"codes": {"invert": ("codes",)}})
+    train, _ = open_training_tables(context, {"codes": {"invert": ("codes",)}})
     assert train["codes"].identities == tuple((key,) for key in family.keys)
 
 
 def test_a_table_without_training_rows_is_refused(context, family):
     context.inputs["invert"].opened = type(family)({key: {} for key in family.keys[4:]})
     with pytest.raises(UserError, match=r"train.fsrt.warmup: table codes has no row to train on"):
-        open_tables(context, {"codes": {"invert": ("codes",)}})
+        open_training_tables(context, {"codes": {"invert": ("codes",)}})

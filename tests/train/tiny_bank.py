@@ -15,7 +15,7 @@ from torch import nn
 from models.api import Phase
 from models.checkpoint import read_checkpoint
 from models.model_config import ModelConfig
-from models.spec import CheckpointUse, ClipPairs, ModelNodeSpec, ModelSpec, SeedTable, TaskSpec
+from models.spec import CheckpointUse, ClipPairTable, ModelNodeSpec, ModelSpec, SeedTable, TaskSpec
 from models.task import StatelessTask, ValidationOutput
 from tests.models.one_pass import one_update
 
@@ -99,12 +99,12 @@ TASK = TaskSpec(task="tests.train.tiny_bank:Task", settings=("seed", "precision"
 DIRECTIONS = replace(TASK, task="tests.train.tiny_bank:DirectionTask", tables={"bank": ("bank",)})
 SPEC = ModelSpec(
     name="tiny", config=Config, phases=PHASES, tasks={"generator": TASK, "directions": DIRECTIONS},
-    parts=lambda config, phase: (phase.trainable[0],),
+    parts=lambda config, phase: (phase.trainable_parts[0],),
     reads=lambda config, phase: {"bank": ("codes",)} if phase.name == "directions" else {},
     nodes=lambda config: {"bank": BANK, "swap": SWAP},
     unit_tables={
         "seeds": SeedTable(blocks="bank.blocks", block_size="bank.block_size"),
-        "clip_pairs": ClipPairs(seed="seed", rounds="bank.blocks", families=("clips", "keypoints")),
+        "clip_pairs": ClipPairTable(seed="seed", rounds="bank.blocks", families=("clips", "keypoints")),
     },
     inference="tests.train.tiny_bank:Task", driving_reads=lambda config: {"clips": ("frames",)},
 )  # fmt: skip

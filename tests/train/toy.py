@@ -10,17 +10,17 @@ import torch
 from msgspec.structs import replace
 from torch import nn
 
-from models.api import Ema, Loss, Optimizer, Phase
+from models.api import EmaSettings, Loss, Optimizer, Phase
 from models.task import StatelessTask, ValidationOutput
 from pipelines.dataset.sampler import SplitClips
-from pipelines.train.job import TrainJob
+from pipelines.train.job import TrainJobSpec
 from tests.models.one_pass import one_update
 
 SIDE = 16
 FAST = Optimizer(lr=0.1)  # it overshoots, so that the best step is seldom the last
 PHASE = one_update(
     parts=("painter",), steps=12, batch=2, optimizer=FAST, losses={"pixel": Loss(1.0)}, validate_every=3,
-    ema={"painter": Ema(decay=0.5)},
+    ema={"painter": EmaSettings(decay=0.5)},
 )  # fmt: skip
 
 
@@ -75,10 +75,10 @@ class Frames:
         return 4
 
 
-def job(folder: Path, phase: Phase = PHASE, **more: Any) -> TrainJob:
+def job(folder: Path, phase: Phase = PHASE, **more: Any) -> TrainJobSpec:
     """A job whose work folder is `folder`."""
     corpus = SplitClips(Frames(), {}, (("a",), ("b",)))  # pyright: ignore[reportArgumentType]
-    made = TrainJob(
+    made = TrainJobSpec(
         node="train.painter.toy", phase=phase, build=Painter, nets=dict, landmarks=None,
         train={"clips": corpus}, held_out=None, seed=0, precision="fp32", scratch=str(folder),
         log_every=1, checkpoint_every=2, threads=1,

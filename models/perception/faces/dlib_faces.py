@@ -16,7 +16,7 @@ from models.perception.interfaces import LandmarkPrediction
 CNN_IMAGE_SIDE = (
     256  # longest side for the CNN: 0.36 s a frame there, 1.5 s at 512, for the same recall on large faces
 )
-PRECISE_LANDMARK_UPSAMPLING = 2
+PRECISE_LANDMARK_IMAGE_UPSAMPLING = 2
 PRECISE_BOX_SHIFTS = ((0.0, 0.0), (-0.03, 0.0), (0.03, 0.0), (0.0, -0.03), (0.0, 0.03))
 """Boxes whose landmarks `precise` averages, moved by these shares of the box: jitter 1.5 -> 0.9 px at 256
 px."""
@@ -96,14 +96,14 @@ class DlibLandmarker:
         height, width = frame.shape[:2]
         big = self._dlib.resize_image(
             np.ascontiguousarray(frame),
-            height * PRECISE_LANDMARK_UPSAMPLING,
-            width * PRECISE_LANDMARK_UPSAMPLING,
+            height * PRECISE_LANDMARK_IMAGE_UPSAMPLING,
+            width * PRECISE_LANDMARK_IMAGE_UPSAMPLING,
         )
         side = box[2:] - box[:2]
         moved = [np.tile(side * shift, 2) + box for shift in np.array(PRECISE_BOX_SHIFTS, np.float32)]
         return (
-            np.mean([self._plain(big, one * PRECISE_LANDMARK_UPSAMPLING) for one in moved], axis=0)
-            / PRECISE_LANDMARK_UPSAMPLING
+            np.mean([self._plain(big, one * PRECISE_LANDMARK_IMAGE_UPSAMPLING) for one in moved], axis=0)
+            / PRECISE_LANDMARK_IMAGE_UPSAMPLING
         )
 
 

@@ -52,7 +52,7 @@ class CropWindows(NamedTuple):
     """(n,4) int64: x0, y0, x1, y1 of the pixels that are cropped."""
 
 
-def crop_windows(boxes: np.ndarray) -> CropWindows:
+def crop_windows_from_boxes(boxes: np.ndarray) -> CropWindows:
     """boxes (n,4) -> the crop of each. Corners in float32, step by step as the package reckons them, so that
     truncation falls on the same pixel."""
     boxes = boxes.astype(np.float64)
@@ -136,7 +136,7 @@ def _profile(at: Tensor) -> Tensor:
 
 # --- the landmarker -----------------------------------------------------------------------------------------
 class FanLandmarker:
-    """models.perception.interfaces.Landmarker, Configurable."""
+    """models.perception.interfaces.Landmarker, InferenceConfigurable."""
 
     def __init__(self, name: str, net: nn.Module, depth: nn.Module | None = None, flip: bool = False):
         self.name = name
@@ -157,7 +157,7 @@ class FanLandmarker:
         """Landmarks, the height of each one's peak, and for fan3d x, y and depth."""
         if frames.strides[2:] != (3, 1):  # a mirrored view, or channels apart: not for OpenCV
             frames = np.ascontiguousarray(frames)
-        cut = crop_windows(boxes)
+        cut = crop_windows_from_boxes(boxes)
         rows = np.flatnonzero(usable_crop_mask(boxes, cut.corners, *frames.shape[1:3]))
 
         def work(some: slice, full: int) -> Tensor:

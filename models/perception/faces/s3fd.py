@@ -28,7 +28,7 @@ NMS_THRESHOLD = 0.3
 
 
 class S3fdDetector:
-    """models.perception.interfaces.FaceDetector, Configurable. Sees faces from about 16 px."""
+    """models.perception.interfaces.FaceDetector, InferenceConfigurable. Sees faces from about 16 px."""
 
     def __init__(self, net: nn.Module, threshold: float = SCORE_THRESHOLD):
         self.name = "s3fd"

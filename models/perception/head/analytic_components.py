@@ -106,7 +106,7 @@ def _jaw_weight(b: GaussianBumps, side: np.ndarray, kind: np.ndarray) -> np.ndar
     )
 
 
-def expression_components(
+def analytic_expression_components(
     points: np.ndarray, side: np.ndarray, kind: np.ndarray, opening: np.ndarray
 ) -> dict[str, np.ndarray]:
     """-> name -> displacement (N,3) of one sigma. left and right are the image's sides."""
@@ -143,7 +143,7 @@ def expression_components(
     }
 
 
-def lip_mask(x: np.ndarray, y: np.ndarray, soft: float = 0.02) -> np.ndarray:
+def lip_weight_at_points(x: np.ndarray, y: np.ndarray, soft: float = 0.02) -> np.ndarray:
     """How much a point of the closed face is vermilion, 0..1."""
     ax = np.abs(x)
     lens = np.sqrt(np.maximum(0, 1 - (ax / (MOUTH_X + 0.01)) ** 2))

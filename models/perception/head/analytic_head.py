@@ -18,16 +18,16 @@ from models.perception.head.analytic_components import (
     EYE_X,
     MOUTH_X,
     MOUTH_Y,
-    expression_components,
+    analytic_expression_components,
     identity_components,
-    lip_mask,
+    lip_weight_at_points,
     smoothstep,
     smoothstep_down,
 )
 from models.perception.head.morphable import MorphableModel
 
 # Half the face, nose to ear: x of the columns; the corners of mouth and eyes have columns of their own.
-MESH_COLUMN_X = (
+HALF_MESH_COLUMN_X = (
     0, 0.03, 0.06, 0.1, 0.14, 0.18, 0.22, 0.25, 0.285, 0.32, 0.355, 0.39, 0.42, 0.455, 0.49, 0.525, 0.56,
     0.59, 0.63, 0.68, 0.73, 0.78, 0.83, 0.88, 0.92, 0.955, 0.98, 1,
 )  # fmt: skip
@@ -46,8 +46,8 @@ EYELID_THICKNESS = 0.02  # skin over the eyeball
 UPPER_LID_OPENING, LOWER_LID_OPENING = 0.088, 0.042  # how far the lids of the mean stand open
 # The mandible's edge by column: x and y of the row where the face ends.
 JAW_COLUMN_KNOTS = (0, 0.2, 0.4, 0.56, 0.7, 0.82, 0.9, 0.96, 1)
-JAW_X = (0, 0.2, 0.39, 0.56, 0.715, 0.835, 0.895, 0.925, 0.935)
-JAW_Y = (-1.58, -1.565, -1.49, -1.37, -1.2, -0.98, -0.8, -0.65, -0.55)
+JAWLINE_X = (0, 0.2, 0.39, 0.56, 0.715, 0.835, 0.895, 0.925, 0.935)
+JAWLINE_Y = (-1.58, -1.565, -1.49, -1.37, -1.2, -0.98, -0.8, -0.65, -0.55)
 # Texture atlas: x0, y0, x1, y1 of each patch
 UV_BOXES = {
     "skin": (0.0, 0.0, 0.78, 1.0),
@@ -87,7 +87,7 @@ def build_analytic_head() -> MorphableModel:
     opening = _lid_opening(closed, side, kind)
     mean = closed + opening
     id_parts = identity_components(closed, kind)
-    exp_parts = expression_components(closed, side, kind, opening)
+    exp_parts = analytic_expression_components(closed, side, kind, opening)
     index, weight = _landmarks(closed, mean, faces, kind, upper, lower)
     tex_mean, tex_basis = _colours(closed, kind)
     model = MorphableModel(
@@ -122,7 +122,7 @@ def build_analytic_head() -> MorphableModel:
 # --- geometry -----------------------------------------------------------------------------------------------
 def _columns() -> tuple[np.ndarray, np.ndarray]:
     """-> sine and cosine of the azimuth by column: from the back's seam over image left and face."""
-    half = np.array(MESH_COLUMN_X, float)
+    half = np.array(HALF_MESH_COLUMN_X, float)
     front = np.concatenate([-half[:0:-1], half])
     back = np.linspace(0, np.pi / 2, BACK_COLUMNS + 1)[1:]
     left = -np.cos(back[::-1])  # from the seam (0) toward the ear (-1)
@@ -140,10 +140,9 @@ def _skin_points() -> np.ndarray:
     sine, cosine = _columns()
     q, back = np.abs(sine), np.maximum(0, -cosine)
     is_back = cosine < 0
-    jaw_x = np.where(
-        is_back, (0.935 - 0.2 * back) * q, PchipInterpolator(JAW_COLUMN_KNOTS, JAW_X)(q)
-    ) * np.sign(sine)
-    jaw_y = np.where(is_back, -0.55 - 0.25 * back**1.5, PchipInterpolator(JAW_COLUMN_KNOTS, JAW_Y)(q))
+    front_x, front_y = (PchipInterpolator(JAW_COLUMN_KNOTS, line)(q) for line in (JAWLINE_X, JAWLINE_Y))
+    jaw_x = np.where(is_back, (0.935 - 0.2 * back) * q, front_x) * np.sign(sine)
+    jaw_y = np.where(is_back, -0.55 - 0.25 * back**1.5, front_y)
     jaw_z = np.where(is_back, -0.8 * back, 0.97 * np.maximum(0, 1 - q**1.9))
     rows = []
     for y in MESH_ROW_HEIGHTS:
@@ -158,12 +157,8 @@ def _skin_points() -> np.ndarray:
         t = y / CHIN_Y
         height = t * jaw_y
         # the mouth's rows stay level between its corners, where the mandible would lift them
-        height -= (
-            (t * jaw_y - y)
-            * np.exp(-(((y - MOUTH_Y) / 0.3) ** 2))
-            * smoothstep_down(q, 0.3, 0.7)
-            * (~is_back)
-        )
+        near_mouth = np.exp(-(((y - MOUTH_Y) / 0.3) ** 2))
+        height -= (t * jaw_y - y) * near_mouth * smoothstep_down(q, 0.3, 0.7) * (~is_back)
         z_skin = np.where(is_back, (1 - t**2) * (-1.26 * back) + t**2 * jaw_z, (1 - t**2) * z + t**2 * jaw_z)
         rows.append(np.stack([(1 - t**1.3) * sine + t**1.3 * jaw_x, height, z_skin], axis=-1))
     return np.stack(rows + _neck(np.stack([jaw_x, jaw_y, jaw_z], axis=-1), sine, cosine))
@@ -343,13 +338,8 @@ NOSE_LANDMARK_POSITIONS = (
     (0, -0.686),
 )
 LIP_LANDMARK_POSITIONS = (
-    (-0.236, -0.857),
-    (-0.105, -0.829),
-    (0, -0.854),
-    (-0.237, -1),
-    (-0.117, -1.05),
-    (0, -1.06),
-)
+    (-0.236, -0.857), (-0.105, -0.829), (0, -0.854), (-0.237, -1), (-0.117, -1.05), (0, -1.06),
+)  # fmt: skip
 
 
 def _landmarks(
@@ -380,9 +370,8 @@ def _landmarks(
 
     jaw_left, jaw_right = mirrored(JAW_LANDMARK_POSITIONS)
     brow_left, brow_right = mirrored(BROW_LANDMARK_POSITIONS)
-    nose = [on_skin(*t) for t in NOSE_LANDMARK_POSITIONS] + [
-        on_skin(-x, y) for x, y in NOSE_LANDMARK_POSITIONS[5:3:-1]
-    ]
+    nose = [on_skin(*t) for t in NOSE_LANDMARK_POSITIONS]
+    nose += [on_skin(-x, y) for x, y in NOSE_LANDMARK_POSITIONS[5:3:-1]]
     up, low = (lambda r, x: on_row(upper[r], x)), (lambda r, x: on_row(lower[r], x))
     third, e = EYE_HALF_WIDTH / 3, eye_row
     eyes = []
@@ -444,7 +433,7 @@ def _colours(points: np.ndarray, kind: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """-> plain vertex colours (N,3) in [0,1], and two components: lighter skin, redder skin."""
     x, y, z = points.T
     colour = np.full((len(points), 3), (0.78, 0.6, 0.5))
-    lips = (lip_mask(x, y) * ((kind == "skin") & (z > 0.3)))[:, None]
+    lips = (lip_weight_at_points(x, y) * ((kind == "skin") & (z > 0.3)))[:, None]
     colour = (1 - lips) * colour + lips * np.array([0.68, 0.36, 0.35])
     eyeball = np.char.startswith(kind, "eye")
     pupil = eyeball & (np.hypot(np.abs(x) - EYE_X, y) < 0.085)

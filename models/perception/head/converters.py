@@ -47,7 +47,16 @@ JAW_JOINT, JAW_NAMES = 2, ("jaw_x", "jaw_y", "jaw_z")
 JAW_BOUND = (0.6, 0.3, 0.3)  # radians
 LSFM_ARRAYS = ("id_basis", "exp_basis", "mean")
 VERTEX_LANDMARK_BARYCENTRICS = np.tile(np.array([1, 0, 0], np.float32), (68, 1))
-REQUIRED_FIELDS = ("name", "license", "mean", "id_basis", "exp_basis", "faces", "lm68_index", "lm68_weight")
+REQUIRED_MORPHABLE_MODEL_FIELDS = (
+    "name",
+    "license",
+    "mean",
+    "id_basis",
+    "exp_basis",
+    "faces",
+    "lm68_index",
+    "lm68_weight",
+)
 ARRAY_NDIMS = {"mean": 2, "id_basis": 3, "exp_basis": 3, "faces": 2, "lm68_weight": 2, "tex_basis": 3}
 _TEXTS = ("name", "license")
 _NAMES = ("id_names", "exp_names")
@@ -73,7 +82,7 @@ def write_morphable_model(
     save_file({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}, path)
 
 
-def read_model_arrays(path: Path) -> dict[str, np.ndarray]:
+def read_safetensors_arrays(path: Path) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -88,9 +97,9 @@ def read_morphable_model(path: Path) -> MorphableModel:
     the file and the field that is missing or wrong.
     """
     file = FileArrays(
-        path.name, "a model as models.perception.head.converters writes it", read_model_arrays(path)
+        path.name, "a model as models.perception.head.converters writes it", read_safetensors_arrays(path)
     )
-    file.require_fields(*REQUIRED_FIELDS)
+    file.require_fields(*REQUIRED_MORPHABLE_MODEL_FIELDS)
     try:
         return _model_of(file)
     except (ValueError, InvalidFile) as error:
@@ -124,7 +133,7 @@ def load_flame_model(weights: Mapping[str, Path]) -> MorphableModel:
     return read_morphable_model(weights["flame_model"])
 
 
-def load_3ddfa_model(weights: Mapping[str, Path]) -> MorphableModel:
+def load_3ddfa_morphable_model(weights: Mapping[str, Path]) -> MorphableModel:
     return read_morphable_model(weights["bfm_3ddfa"])
 
 
@@ -153,7 +162,9 @@ def convert_bfm(path: Path) -> MorphableModel:
         regions["skin"] = file.read_floats("skinmask", (vertices,), folded=True) > 0.5
     if "frontmask2_idx" in found:
         regions["front"] = np.zeros(vertices, bool)
-        regions["front"][file.read_indices("frontmask2_idx", (None,), vertices, first=1, folded=True)] = True
+        regions["front"][file.read_index_array("frontmask2_idx", (None,), vertices, first=1, folded=True)] = (
+            True
+        )
     return MorphableModel(
         name="bfm_deep3d",
         license="Basel Face Model 2009: registration, no commercial use",
@@ -161,9 +172,9 @@ def convert_bfm(path: Path) -> MorphableModel:
         id_basis=basis("idBase", 80),
         exp_basis=basis("exBase", 64),
         faces=orient_faces_outward(
-            mean, file.read_indices("tri", (None, 3), vertices, first=1).astype(np.int32)
+            mean, file.read_index_array("tri", (None, 3), vertices, first=1).astype(np.int32)
         ),
-        lm68_index=_thrice(file.read_indices("keypoints", (68,), vertices, first=1, folded=True)),
+        lm68_index=_thrice(file.read_index_array("keypoints", (68,), vertices, first=1, folded=True)),
         lm68_weight=VERTEX_LANDMARK_BARYCENTRICS,
         tex_mean=file.read_floats("meantex", (vertices, 3), folded=True).astype(np.float32) / 255,
         tex_basis=basis("texBase", None) / np.float32(255),
@@ -197,8 +208,8 @@ def convert_3ddfa(model_path: Path, faces_path: Path, statistics_path: Path) -> 
         return (flat[:, : len(sigma)] * sigma * 1e-5).reshape(vertices, 3, -1).astype(np.float32)
 
     triangles = FileArrays(faces_path.name, "3DDFA_V2's triangles", {"the array": stored})
-    corners = triangles.read_indices("the array", (3, None), vertices).T.astype(np.int32)
-    coordinates = parts.read_indices("keypoints", (68, 3), 3 * vertices, folded=True)  # not vertices
+    corners = triangles.read_index_array("the array", (3, None), vertices).T.astype(np.int32)
+    coordinates = parts.read_index_array("keypoints", (68, 3), 3 * vertices, folded=True)  # not vertices
     return MorphableModel(
         name="bfm_3ddfa",
         license="Basel Face Model 2009: registration, no commercial use",
@@ -236,12 +247,14 @@ def convert_lsfm(model_path: Path, sampler_path: Path, mesh_path: Path) -> Morph
         mean=mean.astype(np.float32),
         id_basis=bases[0],
         exp_basis=bases[1],
-        faces=orient_faces_outward(mean, mesh.read_indices("faces", (None, 3), vertices).astype(np.int32)),
-        lm68_index=_thrice(mesh.read_indices("lm68", (68,), vertices, folded=True)),
+        faces=orient_faces_outward(
+            mean, mesh.read_index_array("faces", (None, 3), vertices).astype(np.int32)
+        ),
+        lm68_index=_thrice(mesh.read_index_array("lm68", (68,), vertices, folded=True)),
         lm68_weight=VERTEX_LANDMARK_BARYCENTRICS,
         id_bound=np.full(bases[0].shape[-1], 0.8, np.float32),
         exp_bound=np.full(bases[1].shape[-1], 1.5, np.float32),
-        dense_index=dense.read_indices("idxs", (None,), vertices, folded=True).astype(np.int32),
+        dense_index=dense.read_index_array("idxs", (None,), vertices, folded=True).astype(np.int32),
     )
 
 
@@ -326,7 +339,7 @@ def read_flame(path: Path) -> dict[str, np.ndarray]:
         "weights": (vertices, 5),
     }  # fmt: skip
     found = {name: file.read_floats(name, shape) for name, shape in shapes.items()}
-    return found | {"v_template": template, "f": file.read_indices("f", (None, 3), vertices)}
+    return found | {"v_template": template, "f": file.read_index_array("f", (None, 3), vertices)}
 
 
 def read_landmark_embedding(path: Path, faces: int) -> dict[str, np.ndarray]:
@@ -336,7 +349,7 @@ def read_landmark_embedding(path: Path, faces: int) -> dict[str, np.ndarray]:
     index, weights = "full_lmk_faces_idx", "full_lmk_bary_coords"
     file = _named(path, (index, weights), "DECA's landmark_embedding")
     found = {
-        index: file.read_indices(index, (68,), faces, folded=True),
+        index: file.read_index_array(index, (68,), faces, folded=True),
         weights: file.read_floats(weights, (68, 3), folded=True),
     }
     if not np.allclose(found[weights].sum(1), 1, atol=1e-4):
@@ -378,7 +391,7 @@ def _opened(path: Path) -> Any:
         return read_pickle(stream, path.name)
 
 
-CONVERTERS = {
+MORPHABLE_MODEL_CONVERTERS = {
     "bfm": (convert_bfm, 1),
     "flame": (convert_flame, 2),
     "tddfa": (convert_3ddfa, 3),
@@ -389,7 +402,7 @@ CONVERTERS = {
 
 def main(arguments: list[str]) -> None:
     kind, *paths = arguments or ("",)
-    convert, count = CONVERTERS.get(kind, (None, 0))
+    convert, count = MORPHABLE_MODEL_CONVERTERS.get(kind, (None, 0))
     if convert is None or len(paths) != count + 1 or Path(paths[-1]).suffix != ".safetensors":
         raise SystemExit(__doc__)
     made: Any = convert(*map(Path, paths[:-1]))

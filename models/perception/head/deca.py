@@ -35,14 +35,14 @@ from models.perception.head.pose import AXIS_FLIP
 from models.perception.head.resnet import (
     INPUT_SIZE,
     OUTPUT_CHANNELS,
+    MorphableModelPrediction,
     MorphableModelRegressor,
     ResNet50,
-    ShapePrediction,
     load_subnet,
 )
 
 COEFFICIENT_COUNTS = {"shape": 100, "tex": 50, "exp": 50, "pose": 6, "cam": 3, "light": 27}
-CROP_ZOOM = 1.1 * 1.25
+LANDMARK_BOX_SCALE = 1.1 * 1.25
 MIN_CROP_PIXELS, MAX_CROP_RATIO = 8, 4.0  # pixels; times the frame
 
 
@@ -72,12 +72,12 @@ class DecaNet(MorphableModelRegressor):
 
     def crop_boxes(self, landmarks: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         low, high = landmarks.min(1) - 0.5, landmarks.max(1) - 0.5  # the publisher counts whole pixels from 0
-        side = np.trunc((high - low).mean(1, dtype=np.float64) * CROP_ZOOM)
+        side = np.trunc((high - low).mean(1, dtype=np.float64) * LANDMARK_BOX_SCALE)
         usable = (side >= MIN_CROP_PIXELS) & (side <= MAX_CROP_RATIO * max(height, width))
         corner = (low + high) / 2 - side[:, None] / 2
         return np.concatenate([corner, corner + side[:, None]], axis=1), usable
 
-    def crop_extents(self, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    def crop_edges_in_frame(self, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
         pixel = (boxes[:, 2:] - boxes[:, :2]) / (INPUT_SIZE - 1)
         first = boxes[:, :2] + 0.5 - pixel / 2
         return np.concatenate([first, first + INPUT_SIZE * pixel], axis=1).astype(np.float32)
@@ -86,7 +86,7 @@ class DecaNet(MorphableModelRegressor):
         images = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
         return resample_crops(images, torch.from_numpy(boxes)) / 255
 
-    def to_face_fit(self, reading: ShapePrediction) -> FaceFit:
+    def to_face_fit(self, reading: MorphableModelPrediction) -> FaceFit:
         part = dict(
             zip(
                 COEFFICIENT_COUNTS,
@@ -137,9 +137,9 @@ def resample_crops(images: Tensor, boxes: Tensor, sampling: Literal["exact", "of
 
 def load_deca(weights: Mapping[str, Path]) -> DecaNet:
     """From deca_model.tar as imported, and FLAME as converted and imported: its root joint is needed."""
-    from models.perception.head.converters import read_model_arrays
+    from models.perception.head.converters import read_safetensors_arrays
 
-    arrays = read_model_arrays(weights["flame_model"])
+    arrays = read_safetensors_arrays(weights["flame_model"])
     joint = [arrays.get(name) for name in ("root", "root_basis", "origin")]
     if any(part is None for part in joint):
         raise InvalidFile(

@@ -36,13 +36,13 @@ from models.perception.head.pose import euler_to_rotation
 from models.perception.head.resnet import (
     INPUT_SIZE,
     OUTPUT_CHANNELS,
+    MorphableModelPrediction,
     MorphableModelRegressor,
     ResNet50,
-    ShapePrediction,
     load_subnet,
 )
 
-HEAD_SIZES = (80, 64, 80, 3, 27, 2, 1)
+COEFFICIENT_HEAD_SIZES = (80, 64, 80, 3, 27, 2, 1)
 COEFFICIENT_COUNTS = {"id": 80, "exp": 64, "tex": 80, "angle": 3, "gamma": 27, "trans": 3}
 FOCAL_LENGTH, CAMERA_DISTANCE = 1015.0, 10.0
 REFERENCE_FACE_SIZE = 102.0
@@ -65,7 +65,9 @@ class Deep3dEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.backbone = ResNet50()
-        self.final_layers = nn.ModuleList(nn.Conv2d(OUTPUT_CHANNELS, count, 1) for count in HEAD_SIZES)
+        self.final_layers = nn.ModuleList(
+            nn.Conv2d(OUTPUT_CHANNELS, count, 1) for count in COEFFICIENT_HEAD_SIZES
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         pooled = self.backbone(images)[..., None, None]
@@ -74,7 +76,7 @@ class Deep3dEncoder(nn.Module):
 
 class Deep3dNet(MorphableModelRegressor):
     name = "deep3d"
-    numbers = sum(HEAD_SIZES)
+    numbers = sum(COEFFICIENT_HEAD_SIZES)
 
     def crop_boxes(self, landmarks: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Boxes are (n,4): width and height of the scaled frame, then left and top of the crop in it."""
@@ -82,7 +84,7 @@ class Deep3dNet(MorphableModelRegressor):
             five_landmarks(landmarks) - 0.5, height, width
         )  # the publisher counts pixels from 0
 
-    def crop_extents(self, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    def crop_edges_in_frame(self, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
         ratio = np.array([width, height]) / np.maximum(boxes[:, :2], 1)
         first = boxes[:, 2:] * ratio
         return np.concatenate([first, first + INPUT_SIZE * ratio], axis=1).astype(np.float32)
@@ -91,7 +93,7 @@ class Deep3dNet(MorphableModelRegressor):
         cut = np.stack([crop_frame(frame, box) for frame, box in zip(frames, boxes, strict=True)])
         return torch.from_numpy(cut).permute(0, 3, 1, 2).float() / 255
 
-    def to_face_fit(self, reading: ShapePrediction) -> FaceFit:
+    def to_face_fit(self, reading: MorphableModelPrediction) -> FaceFit:
         part = dict(
             zip(
                 COEFFICIENT_COUNTS,

@@ -32,7 +32,7 @@ MIN_SPREAD = 1e-6  # model units: a spread below it is rounding, of a head that 
 
 
 @dataclass(frozen=True, slots=True)
-class SimilarityTransform:
+class ProcrustesAlignment:
     """How image points of each frame come to the mean: aligned = scale * (points * [1,-1,-1]) @ turn +
     shift."""
 
@@ -45,7 +45,7 @@ class SimilarityTransform:
     disparity: np.ndarray
     """(T,), squared distance that is left, both shapes having norm 1."""
 
-    def with_depth_of(self, shapes: np.ndarray, points: np.ndarray) -> np.ndarray:
+    def add_shape_depth_to_points(self, shapes: np.ndarray, points: np.ndarray) -> np.ndarray:
         """points (T,n,3) with the depth that model shapes (T,n,3) have in the image."""
         away = (shapes - self.shift[:, None]) @ self.turn[:, 2, :, None] / -self.scale[:, None, None]
         return np.concatenate([points[..., :2], away.astype(points.dtype)], axis=2)
@@ -127,7 +127,7 @@ class DenseFitter:
         for _ in range(self.rounds - 1):
             shape = self.shape(found[:, : self.n_id], found[:, self.n_id :])
             if flat:
-                points = similarity.with_depth_of(shape, points)
+                points = similarity.add_shape_depth_to_points(shape, points)
             similarity = fit_similarity(shape, points)
             found = self._coefficients(points, similarity)
         if self.camera_target == "fitted":
@@ -142,7 +142,7 @@ class DenseFitter:
         id, exp = found[:, : self.n_id], found[:, self.n_id :]
         return FaceFit(id, exp, scale, rotation, translation, error)
 
-    def align_points(self, points: np.ndarray) -> SimilarityTransform:
+    def align_points(self, points: np.ndarray) -> ProcrustesAlignment:
         """Step 2 alone: points (T,n,3) -> the similarity that brings each frame nearest to the mean."""
         return self._align(points, self._moments_of(points))
 
@@ -174,12 +174,12 @@ class DenseFitter:
         flat = points.reshape(len(points), -1) @ self._as(points.dtype)[3]
         return flat.astype(np.float64).reshape(-1, 4, 3)
 
-    def _align(self, points: np.ndarray, moments: np.ndarray) -> SimilarityTransform:
+    def _align(self, points: np.ndarray, moments: np.ndarray) -> ProcrustesAlignment:
         middle = moments[:, 3] / len(self._mean)
         cross = moments[:, :3] - self._middle[:, None] * moments[:, 3:]  # (x - mean x)' l
         return _procrustes(cross, self._size, self._middle, _size(points, middle), middle)
 
-    def _coefficients(self, points: np.ndarray, similarity: SimilarityTransform) -> np.ndarray:
+    def _coefficients(self, points: np.ndarray, similarity: ProcrustesAlignment) -> np.ndarray:
         turn = similarity.scale[:, None, None] * (AXIS_FLIP @ similarity.turn)
         remain = points @ turn.astype(points.dtype)  # (T,n,3)
         remain += similarity.shift[:, None].astype(points.dtype)
@@ -195,7 +195,7 @@ class DenseFitter:
         return np.concatenate([points, depth[..., None].astype(points.dtype)], axis=2)
 
 
-def fit_similarity(shapes: np.ndarray, points: np.ndarray) -> SimilarityTransform:
+def fit_similarity(shapes: np.ndarray, points: np.ndarray) -> ProcrustesAlignment:
     """Procrustes of image points (T,n,3) to a shape (T,n,3) of each frame."""
     to, middle = (part.mean(1, dtype=np.float64) for part in (shapes, points))
     cross = (np.swapaxes(shapes, 1, 2) @ points).astype(np.float64)
@@ -212,7 +212,7 @@ def _size(points: np.ndarray, middle: np.ndarray) -> np.ndarray:
 
 def _procrustes(
     cross: np.ndarray, to_size: Any, to: np.ndarray, size: np.ndarray, middle: Any
-) -> SimilarityTransform:
+) -> ProcrustesAlignment:
     """cross (T,3,3) = (x - mean x)' l, sizes and middles of x (`to`) and l -> Procrustes without
     reflection."""
     left, values, right = np.linalg.svd(cross @ AXIS_FLIP / (to_size * size)[:, None, None])
@@ -223,7 +223,7 @@ def _procrustes(
     trace = values.sum(1)
     scale = trace * to_size / size
     shift = to - scale[:, None] * ((middle @ AXIS_FLIP)[:, None] @ turn)[:, 0]
-    return SimilarityTransform(turn, scale, shift, 1 - trace**2)
+    return ProcrustesAlignment(turn, scale, shift, 1 - trace**2)
 
 
 def fit_affine(shapes: np.ndarray, points: np.ndarray) -> np.ndarray:

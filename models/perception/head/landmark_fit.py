@@ -32,7 +32,9 @@ INNER_LANDMARKS = slice(17, 68)
 FitParts = tuple[
     np.ndarray, np.ndarray, np.ndarray
 ]  # mean (68,3), id_basis (68,3,n_id), exp_basis (68,3,n_exp)
-FRAMES_PER_BLOCK = 64  # frames linearised at once: 4 MB for the analytic head, and a core's cache holds it
+LANDMARK_FIT_BLOCK_FRAMES = (
+    64  # frames linearised at once: 4 MB for the analytic head, and a core's cache holds it
+)
 POSE_SIZE = 6  # a frame's unknowns: 3 of rotation, log scale, 2 of translation, then the expression
 
 
@@ -104,7 +106,7 @@ def fit_landmarks(model: MorphableModel, landmarks: np.ndarray, options: Landmar
     people = 1 if options.identity == "clip" else frames
     id, exp = np.zeros((people, model.n_id)), np.zeros((frames, model.n_exp))
     state = _State(id, exp, scale, rotation, shift)
-    pieces = [slice(at, at + FRAMES_PER_BLOCK) for at in range(0, frames, FRAMES_PER_BLOCK)]
+    pieces = [slice(at, at + LANDMARK_FIT_BLOCK_FRAMES) for at in range(0, frames, LANDMARK_FIT_BLOCK_FRAMES)]
     for _ in range(options.rounds):
         parts = (mean, id_basis, exp_basis)
         blocks = [_reduce(state, rows, parts, target, weight, options) for rows in pieces]
@@ -115,7 +117,7 @@ def fit_landmarks(model: MorphableModel, landmarks: np.ndarray, options: Landmar
     return replace(fit, error=landmark_fit_error(model, fit, landmarks))
 
 
-def fit_video(
+def fit_video_landmarks(
     model: MorphableModel, landmarks: np.ndarray, options: LandmarkFitOptions, max_error: float = 0.1
 ) -> tuple[FaceFit, np.ndarray]:
     """landmarks (T,68,2), pixels, NaN where there is no face, but not everywhere -> the fit of one person

@@ -28,7 +28,7 @@ Shading = Literal["smooth", "centroid", "first"]
 
 MAX_CANDIDATE_PIXELS = {"cpu": 400_000, "cuda": 64_000_000}
 """Pixels of triangles' boxes held at once, about 60 bytes each; on a CPU few enough for its caches."""
-MAX_TRIANGLES = {"cpu": 80_000, "cuda": 16_000_000}
+MAX_TRIANGLES_PER_PASS = {"cpu": 80_000, "cuda": 16_000_000}
 """Triangles set up at once, about 150 bytes each; a larger mesh goes frame by frame."""
 BARYCENTRIC_TOLERANCE = 1e-9
 """Of a barycentric: a centre on the edge of two triangles must not fall between them by rounding."""
@@ -105,7 +105,7 @@ def rasterize(points: Tensor, faces: Tensor, height: int, width: int) -> RasterB
     frames, kind = len(points), "cuda" if points.is_cuda else "cpu"
     points = points.double()
     keys = torch.full((frames * height * width,), _NOTHING, dtype=torch.int64, device=points.device)
-    some = max(1, MAX_TRIANGLES[kind] // max(1, len(faces)))
+    some = max(1, MAX_TRIANGLES_PER_PASS[kind] // max(1, len(faces)))
     for first in range(0, frames, some):
         set_up = _set_up(points[first : first + some], faces, first, height, width)
         for part in _parts(set_up, MAX_CANDIDATE_PIXELS[kind]):

@@ -71,7 +71,7 @@ class ResNet50(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class ShapePrediction:
+class MorphableModelPrediction:
     """What a net says of n frames."""
 
     code: np.ndarray
@@ -90,7 +90,7 @@ class MorphableModelRegressor(TorchNet, ABC):
     numbers: int
     """How many the net gives."""
 
-    def predict(self, frames: np.ndarray, landmarks: np.ndarray) -> ShapePrediction:
+    def predict(self, frames: np.ndarray, landmarks: np.ndarray) -> MorphableModelPrediction:
         """frames (n,H,W,3) uint8 and landmarks (n,68,2), pixels of them, finite -> the net's numbers.
 
         A frame whose landmarks give no crop of a sensible size has NaN in both.
@@ -110,8 +110,8 @@ class MorphableModelRegressor(TorchNet, ABC):
             )
         if done:
             codes[chosen] = np.concatenate(done)
-        return ShapePrediction(
-            codes, np.where(usable[:, None], self.crop_extents(boxes, *frames.shape[1:3]), np.nan)
+        return MorphableModelPrediction(
+            codes, np.where(usable[:, None], self.crop_edges_in_frame(boxes, *frames.shape[1:3]), np.nan)
         )
 
     @abstractmethod
@@ -123,11 +123,11 @@ class MorphableModelRegressor(TorchNet, ABC):
         """-> (n,3,224,224) float32 in [0,1]."""
 
     @abstractmethod
-    def crop_extents(self, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    def crop_edges_in_frame(self, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
         """-> (n,4) float32: Reading.crop."""
 
     @abstractmethod
-    def to_face_fit(self, reading: ShapePrediction) -> FaceFit:
+    def to_face_fit(self, reading: MorphableModelPrediction) -> FaceFit:
         """-> identity (n,n_id), expression and camera of each frame in the product's terms; error NaN."""
 
 

@@ -31,7 +31,7 @@ def rotation_log(rotation: np.ndarray) -> np.ndarray:
     return twice_sine * (angle / np.where(length < 1e-12, 2, length))[..., None]
 
 
-def gaussian_smooth(fit: FaceFit, sigma: float, trusted: np.ndarray) -> FaceFit:
+def gaussian_smooth_face_fit(fit: FaceFit, sigma: float, trusted: np.ndarray) -> FaceFit:
     """Weighted means over about six sigmas (frames); frames that are not `trusted` (T,) bool lend no weight.
 
     Rotations are averaged in the plane that touches the sphere at the frame's own one. A clip's ends use

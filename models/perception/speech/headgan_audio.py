@@ -40,7 +40,7 @@ HOPS_PER_AUDIO_SPAN = 8 * HOPS_PER_VIDEO_FRAME
 AUDIO_LEAD_HOPS = {"official": 0, "centred": 60}
 """Short frames by which a video frame's span begins before it. 60: the span's sound, 8 frames and a little,
 then lies about the frame's middle to 20 samples."""
-CHARACTER_FRAME_OFFSET = {"official": 5, "centred": 1}
+ASR_CHARACTER_FRAME_OFFSETS = {"official": 5, "centred": 1}
 """Frames after its number at which a frame's character is looked up. With the window from n - 4 to n + 3 the
 8 are those of n + 1 ... n + 8, or at 3.5, 2.5, ... frames on either side of the frame's middle."""
 SHORT_FRAMES_PER_PASS = 4096
@@ -49,16 +49,16 @@ _E = 1e-8
 
 
 @dataclass(frozen=True, slots=True)
-class TimedCharacter:
+class CharacterOnset:
     character: str
     start: float
     """Seconds from the clip's first frame; it holds until the next one starts."""
 
 
-def compute_audio_features(
+def compute_headgan_audio_features(
     sound: np.ndarray,
     frames: int,
-    tokens: Sequence[TimedCharacter] = (),
+    tokens: Sequence[CharacterOnset] = (),
     align: AudioAlignment = "centred",
     fps: float = 25.0,
 ) -> np.ndarray:
@@ -67,7 +67,7 @@ def compute_audio_features(
     No tokens: all are of class 26, which stands for all that is not a letter.
     """
     low = low_level_audio_features(sound, frames, 16_000, fps, align)
-    letters = encode_one_hot(frame_windows(token_classes(tokens, frames, fps, align)))
+    letters = encode_one_hot(stack_frame_windows(frame_character_classes(tokens, frames, fps, align)))
     return np.concatenate([low, letters], axis=1).astype(np.float32)
 
 
@@ -182,17 +182,17 @@ def character_class_index(character: str) -> int:
     )
 
 
-def token_classes(
-    tokens: Sequence[TimedCharacter], frames: int, fps: float, align: AudioAlignment
+def frame_character_classes(
+    tokens: Sequence[CharacterOnset], frames: int, fps: float, align: AudioAlignment
 ) -> np.ndarray:
     """tokens in order of time -> (frames,) int64: the class that each frame looks up; 26 before the first."""
     starts = np.array([token.start for token in tokens])
     classes = np.array([CHARACTER_CLASSES - 1, *(character_class_index(token.character) for token in tokens)])
-    at = (np.arange(frames) + CHARACTER_FRAME_OFFSET[align]) / fps
+    at = (np.arange(frames) + ASR_CHARACTER_FRAME_OFFSETS[align]) / fps
     return classes[np.searchsorted(starts, at, side="right")]
 
 
-def frame_windows(values: np.ndarray) -> np.ndarray:
+def stack_frame_windows(values: np.ndarray) -> np.ndarray:
     """values (T,) -> (T,8): those of frames n-4 to n+3, the ends repeated."""
     near = np.arange(len(values))[:, None] + np.arange(-4, 4)
     return values[np.clip(near, 0, len(values) - 1)]

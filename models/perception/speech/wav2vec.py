@@ -40,12 +40,12 @@ LOOKAHEAD_SAMPLES = 80
 EPSILON = 1e-7
 MAX_BATCH_FRAMES = 2400
 """Frames in one pass of the transformer: 96 s, padding included."""
-MAX_PADDING_SHARE = 0.15
+MAX_BATCH_PADDING_SHARE = 0.15
 """Of a window's own length. A processor gains nothing from batches, a GPU little from larger ones."""
 MAX_CONVOLUTION_FRAMES = 600
 """Frames in one pass of the convolutions, whose first layer makes 0.26 MB of each, three times over."""
 
-ARCHITECTURE_FIELDS = (
+WAV2VEC2_CONFIG_FIELDS = (
     "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
     "feat_extract_norm", "feat_extract_activation", "conv_dim", "conv_stride", "conv_kernel", "conv_bias",
     "num_conv_pos_embeddings", "num_conv_pos_embedding_groups", "do_stable_layer_norm", "layer_norm_eps",
@@ -81,7 +81,7 @@ def load_wav2vec2(path: Path, name: str) -> Wav2Vec2:
         raise InvalidFile(f"{name}: no config.json came with the weights; import the folder that holds both")
     if given.get("add_adapter"):
         raise InvalidFile(f"{name}: has an adapter behind the transformer, which changes its frame rate")
-    architecture = {key: given[key] for key in ARCHITECTURE_FIELDS if key in given}
+    architecture = {key: given[key] for key in WAV2VEC2_CONFIG_FIELDS if key in given}
     architecture |= {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}  # of training
     architecture |= {"attn_implementation": "sdpa"}
     with torch.device("meta"):
@@ -141,7 +141,7 @@ class SoundWindow:
         return self.stop - self.start
 
 
-def cut_sound_windows(sound: int, frames: int, window: int, context: int) -> list[SoundWindow]:
+def plan_sound_windows(sound: int, frames: int, window: int, context: int) -> list[SoundWindow]:
     """Cut `frames` into windows of equal length; every frame is kept once, with `context` frames on both
     sides of it wherever the sound has them."""
     if frames <= window:
@@ -151,12 +151,12 @@ def cut_sound_windows(sound: int, frames: int, window: int, context: int) -> lis
     return [SoundWindow(sound, s, s + window, *cuts[i : i + 2]) for i, s in enumerate(starts)]
 
 
-def batch_windows(all_windows: Sequence[SoundWindow]) -> Iterator[list[SoundWindow]]:
+def batch_sound_windows(all_windows: Sequence[SoundWindow]) -> Iterator[list[SoundWindow]]:
     """Windows by length, as many at once as BATCH_FRAMES and MOST_PADDING allow; nothing else counts."""
     batch: list[SoundWindow] = []
     for window in sorted(all_windows, key=lambda w: (w.frames, w.sound, w.start)):
         full = (len(batch) + 1) * window.frames > MAX_BATCH_FRAMES
-        if batch and (full or window.frames > (1 + MAX_PADDING_SHARE) * batch[0].frames):
+        if batch and (full or window.frames > (1 + MAX_BATCH_PADDING_SHARE) * batch[0].frames):
             yield batch
             batch = []
         batch.append(window)
@@ -191,9 +191,9 @@ class Wav2Vec2:
         counts = [len(sound) // SAMPLES_PER_FRAME for sound in sounds]
         found = [np.empty((count, self.size), np.float32) for count in counts]
         cut = [
-            w for i, n in enumerate(counts) for w in cut_sound_windows(i, n, options.window, options.context)
+            w for i, n in enumerate(counts) for w in plan_sound_windows(i, n, options.window, options.context)
         ]
-        for batch in batch_windows(cut):
+        for batch in batch_sound_windows(cut):
             for window, rows in zip(batch, self._pass(batch, padded, options), strict=True):
                 kept = rows[window.first - window.start : window.last - window.start]
                 found[window.sound][window.first : window.last] = kept.cpu().numpy()

@@ -30,12 +30,12 @@ def landmark_l2_per_frame(prediction: np.ndarray, target: np.ndarray) -> np.ndar
     return np.linalg.norm(_difference(prediction, target), axis=-1).mean(axis=1)
 
 
-AKD_L1_DLIB = Metric(
+AKD_L1_DLIB_METRIC = Metric(
     name="akd_l1_dlib", title="AKD (dlib)", variant="mean_abs_68x2_256px", better="down", unit="px",
     per_frame=landmark_l1_per_frame, feature=DLIB_LANDMARKS_FEATURE,
     meaning="mean absolute coordinate difference of 68 landmarks, in pixels of a 256 px frame",
 )  # fmt: skip
-AKD_L2_DLIB = Metric(
+AKD_L2_DLIB_METRIC = Metric(
     name="akd_l2_dlib", title="AKD L2 (dlib)", variant="mean_euclidean_68_256px", better="down", unit="px",
     per_frame=landmark_l2_per_frame, feature=DLIB_LANDMARKS_FEATURE,
     meaning="mean Euclidean distance of the same landmarks",

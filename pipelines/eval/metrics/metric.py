@@ -56,7 +56,7 @@ class Metric(Struct, frozen=True, kw_only=True):
         return self.finish(sums.total / sums.n) if sums.n else float("nan")
 
 
-def sum_frames(values: np.ndarray, keep: np.ndarray | None = None) -> FrameSums:
+def sum_frame_values(values: np.ndarray, keep: np.ndarray | None = None) -> FrameSums:
     """Values of frames (T,), and which of them count (T,) bool; by default those that have one."""
     keep = np.isfinite(values) if keep is None else keep
     if keep.shape != values.shape:

@@ -14,7 +14,7 @@ from pipelines.errors import UserError
 from pipelines.eval.metrics.metric import Metric, check_same_shape
 
 WINDOW_SIGMA = 1.5
-WINDOW_RADIUS = 5  # int(3.5 sigma + 0.5), scikit-image's truncation
+SSIM_WINDOW_RADIUS = 5  # int(3.5 sigma + 0.5), scikit-image's truncation
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # (K1 L)^2, (K2 L)^2 with data range L = 1
 
 
@@ -22,10 +22,10 @@ def _blur(images: np.ndarray) -> np.ndarray:
     """(H,W,C) -> (H-10,W-10,C): Gaussian means at the places where the whole window lies in the image."""
     from scipy.ndimage import correlate1d
 
-    taps = np.exp(-0.5 * (np.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1) / WINDOW_SIGMA) ** 2)
+    taps = np.exp(-0.5 * (np.arange(-SSIM_WINDOW_RADIUS, SSIM_WINDOW_RADIUS + 1) / WINDOW_SIGMA) ** 2)
     taps /= taps.sum()
-    rows = correlate1d(images, taps, axis=0)[WINDOW_RADIUS:-WINDOW_RADIUS]
-    return correlate1d(rows, taps, axis=1)[:, WINDOW_RADIUS:-WINDOW_RADIUS]
+    rows = correlate1d(images, taps, axis=0)[SSIM_WINDOW_RADIUS:-SSIM_WINDOW_RADIUS]
+    return correlate1d(rows, taps, axis=1)[:, SSIM_WINDOW_RADIUS:-SSIM_WINDOW_RADIUS]
 
 
 def ssim_frame(prediction: np.ndarray, target: np.ndarray) -> float:
@@ -42,9 +42,9 @@ def ssim_frame(prediction: np.ndarray, target: np.ndarray) -> float:
 def ssim_per_frame(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Two (T,H,W,3) in [0,1], at least 11 px a side -> (T,)"""
     check_same_shape(prediction, target)
-    if min(target.shape[1:3]) < 2 * WINDOW_RADIUS + 1:
+    if min(target.shape[1:3]) < 2 * SSIM_WINDOW_RADIUS + 1:
         raise UserError(
-            f"SSIM of {target.shape[1:3]} px frames: expected at least {2 * WINDOW_RADIUS + 1} a side"
+            f"SSIM of {target.shape[1:3]} px frames: expected at least {2 * SSIM_WINDOW_RADIUS + 1} a side"
         )
     pairs = zip(prediction, target, strict=True)
     return np.array([ssim_frame(p.astype(np.float64), t.astype(np.float64)) for p, t in pairs])

@@ -56,7 +56,7 @@ class VideoAddress(Struct, frozen=True):
         return self.url if self.youtube else public_url(self.url)
 
 
-def resolve_address(uri: str, policy: PrivateAddressPolicy = PrivateAddressPolicy()) -> VideoAddress:
+def resolve_video_address(uri: str, policy: PrivateAddressPolicy = PrivateAddressPolicy()) -> VideoAddress:
     """`youtube:<11 characters>` or an http(s) URL. Raises Rejected: unsupported_url."""
     if match := _YOUTUBE.fullmatch(uri):
         return VideoAddress(f"https://www.youtube.com/watch?v={match[1]}", YOUTUBE_HOST, True)

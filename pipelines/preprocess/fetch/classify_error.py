@@ -13,24 +13,24 @@ from typing import Any
 
 from pipelines.preprocess.fetch.plain_http import parse_retry_after
 
-BOT_ERROR = "bot"
+BOT_ERROR_CODE = "bot"
 """The site suspects a robot: this machine must not connect to it for hours."""
-RATE_LIMIT_ERROR = "busy"
+RATE_LIMIT_ERROR_CODE = "busy"
 """The site wants fewer requests from this machine."""
-FORBIDDEN_ERROR = "forbidden"
+FORBIDDEN_ERROR_CODE = "forbidden"
 """YouTube's 403: one of its limits like BUSY, or this video alone."""
-TEMPORARY_ERROR = "temporary"
+TEMPORARY_ERROR_CODE = "temporary"
 """Anything that may be otherwise tomorrow."""
 
 # The first fragment found decides, so that "Private video. Sign in if ..." is private, and a check for robots
 # ("Sign in to confirm you're not a bot") is not a video that needs an account.
 _FRAGMENTS = (
-    ("not a bot", BOT_ERROR),
-    ("captcha", BOT_ERROR),
-    ("unusual traffic", BOT_ERROR),
-    ("content isn't available, try again later", RATE_LIMIT_ERROR),
-    ("rate-limited", RATE_LIMIT_ERROR),
-    ("too many requests", RATE_LIMIT_ERROR),
+    ("not a bot", BOT_ERROR_CODE),
+    ("captcha", BOT_ERROR_CODE),
+    ("unusual traffic", BOT_ERROR_CODE),
+    ("content isn't available, try again later", RATE_LIMIT_ERROR_CODE),
+    ("rate-limited", RATE_LIMIT_ERROR_CODE),
+    ("too many requests", RATE_LIMIT_ERROR_CODE),
     ("private video", "private"),
     ("video is private", "private"),
     ("available in your country", "geo_blocked"),
@@ -77,7 +77,7 @@ _OUTDATED = ("only images are available", "challenge solving failed", "signature
              "nsig extraction failed", "po token", "missing a url")  # fmt: skip
 """Warnings after which a lack of formats is yt-dlp's (old, or without JavaScript), not the video's."""
 _STATUS = {404: "not_found", 410: "not_found", 401: "needs_auth", 407: "needs_auth", 451: "geo_blocked",
-           429: RATE_LIMIT_ERROR}  # fmt: skip
+           429: RATE_LIMIT_ERROR_CODE}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +89,15 @@ class ErrorClass:
 
     @property
     def is_final(self) -> bool:
-        return self.code not in (BOT_ERROR, RATE_LIMIT_ERROR, FORBIDDEN_ERROR, TEMPORARY_ERROR)
+        return self.code not in (
+            BOT_ERROR_CODE,
+            RATE_LIMIT_ERROR_CODE,
+            FORBIDDEN_ERROR_CODE,
+            TEMPORARY_ERROR_CODE,
+        )
 
 
-def classify_error(error: BaseException, youtube: bool, warnings: Sequence[str] = ()) -> ErrorClass:
+def classify_download_error(error: BaseException, youtube: bool, warnings: Sequence[str] = ()) -> ErrorClass:
     """error: what YoutubeDL.extract_info raised. youtube: whether the site is YouTube, whose 403 is one of
     its limits; elsewhere 403 is a locked door. warnings: those that yt-dlp logged before it failed."""
     from yt_dlp.networking.exceptions import HTTPError, TransportError
@@ -110,15 +115,15 @@ def classify_error(error: BaseException, youtube: bool, warnings: Sequence[str] 
             outdated = code == "no_format" and any(
                 w in warning.lower() for warning in warnings for w in _OUTDATED
             )
-            return ErrorClass(TEMPORARY_ERROR if outdated else code, _wait(chain))
+            return ErrorClass(TEMPORARY_ERROR_CODE if outdated else code, _wait(chain))
     for one in chain:
         if isinstance(one, HTTPError):
             if one.status == 403:
-                return ErrorClass(FORBIDDEN_ERROR if youtube else "needs_auth")
-            return ErrorClass(_STATUS.get(one.status, TEMPORARY_ERROR), _wait(chain))
+                return ErrorClass(FORBIDDEN_ERROR_CODE if youtube else "needs_auth")
+            return ErrorClass(_STATUS.get(one.status, TEMPORARY_ERROR_CODE), _wait(chain))
         if isinstance(one, (TransportError, ContentTooShortError, OSError)):
-            return ErrorClass(TEMPORARY_ERROR)
-    return ErrorClass(TEMPORARY_ERROR)
+            return ErrorClass(TEMPORARY_ERROR_CODE)
+    return ErrorClass(TEMPORARY_ERROR_CODE)
 
 
 def _wait(chain: Sequence[BaseException]) -> float:

@@ -45,8 +45,8 @@ def connect_checked(host: str, port: int, timeout: float, policy: PrivateAddress
     raise last
 
 
-class GuardProxy(socketserver.ThreadingTCPServer):
-    """`with GuardProxy(...) as guard:` guard.url is a local proxy, with a password in it."""
+class PrivateAddressGuardProxy(socketserver.ThreadingTCPServer):
+    """`with PrivateAddressGuardProxy(...) as guard:` guard.url is a local proxy, with a password in it."""
 
     daemon_threads = True
     block_on_close = False
@@ -60,7 +60,7 @@ class GuardProxy(socketserver.ThreadingTCPServer):
         self.pass_line = b"Basic " + base64.b64encode(f"guard:{word}".encode())
         self.url = f"http://guard:{word}@127.0.0.1:{self.server_address[1]}"
 
-    def __enter__(self) -> GuardProxy:
+    def __enter__(self) -> PrivateAddressGuardProxy:
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
 
@@ -74,9 +74,9 @@ class _GuardHandler(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         with suppress(OSError):  # a client that has gone
-            self._serve(cast("GuardProxy", self.server))
+            self._serve(cast("PrivateAddressGuardProxy", self.server))
 
-    def _serve(self, guard: GuardProxy) -> None:
+    def _serve(self, guard: PrivateAddressGuardProxy) -> None:
         try:
             head, _, rest = _head(self.request).partition(b"\r\n\r\n")
             line, *fields = head.split(b"\r\n")

@@ -39,7 +39,7 @@ def user_cache_folder(otherwise: Path) -> Path:
     return folder if os.access(folder, os.W_OK) else otherwise
 
 
-class HostBusy(Transient):
+class DownloadHostBusy(Transient):
     """A host asks for a longer wait than the settings allow: a later run fetches the recording."""
 
     def __init__(self, message: str, soon: bool = False):
@@ -56,7 +56,7 @@ class HostRateLimits:
 
     @contextmanager
     def use_slot(self, host: str, seconds_between: float) -> Iterator[None]:
-        """Hold one of the host's slots, no sooner than its clock allows. Raises HostBusy.
+        """Hold one of the host's slots, no sooner than its clock allows. Raises DownloadHostBusy.
 
         The queue for a slot has no end of its own: who holds one is watched for being stuck.
         """
@@ -93,7 +93,7 @@ class HostRateLimits:
                 file.close()
 
     def _next_start(self, host: str, seconds_between: float, deadline: float) -> float:
-        """Reserve the next free start; raises HostBusy if it lies behind the deadline."""
+        """Reserve the next free start; raises DownloadHostBusy if it lies behind the deadline."""
         with self._clock(host) as clock:
             start = max(time.time(), clock["next_start"], clock["not_before"])
             if start > deadline:
@@ -105,8 +105,10 @@ class HostRateLimits:
         with self._clock(host) as clock:
             return clock["not_before"]
 
-    def _busy(self, host: str, seconds: float) -> HostBusy:
-        return HostBusy(f"{host} accepts no requests for another {seconds:.0f} s; run again after that")
+    def _busy(self, host: str, seconds: float) -> DownloadHostBusy:
+        return DownloadHostBusy(
+            f"{host} accepts no requests for another {seconds:.0f} s; run again after that"
+        )
 
     @contextmanager
     def _clock(self, host: str) -> Iterator[dict[str, float]]:
@@ -148,7 +150,7 @@ def _numbers(text: str) -> dict[str, float]:
 
 @contextmanager
 def exclusive_lock(path: Path, patience: float) -> Iterator[None]:
-    """Hold the lock file `path`, which is gone afterwards. Raises HostBusy after `patience` seconds."""
+    """Hold the lock file `path`, which is gone afterwards. DownloadHostBusy after `patience` seconds."""
     deadline = time.time() + patience
     while True:
         file = path.open("ab")
@@ -157,7 +159,7 @@ def exclusive_lock(path: Path, patience: float) -> Iterator[None]:
             break
         file.close()
         if time.time() > deadline:
-            raise HostBusy("another process has been fetching the same recording for too long")
+            raise DownloadHostBusy("another process has been fetching the same recording for too long")
         time.sleep(_POLL)
     try:
         yield

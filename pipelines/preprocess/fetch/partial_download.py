@@ -42,7 +42,7 @@ class FetchedVideo:
 
 
 @contextmanager
-def lock_work_folder(root: Path, request: object, patience: float) -> Iterator[Path]:
+def lock_download_folder(root: Path, request: object, patience: float) -> Iterator[Path]:
     """The folder of this request, locked against other processes.
 
     It is deleted when the block ends well or with Rejected; after any other end it stays for the next

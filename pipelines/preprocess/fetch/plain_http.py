@@ -28,12 +28,12 @@ from pipelines.preprocess.fetch.address import (
     PrivateAddressPolicy,
     VideoAddress,
     proxy_url,
-    resolve_address,
+    resolve_video_address,
     sanitize_message,
 )
 from pipelines.preprocess.fetch.guard_proxy import connect_checked
-from pipelines.preprocess.fetch.host_limits import HostBusy, HostRateLimits
-from pipelines.preprocess.fetch.transport_config import TransportConfig
+from pipelines.preprocess.fetch.host_limits import DownloadHostBusy, HostRateLimits
+from pipelines.preprocess.fetch.transport_config import DownloadTransportConfig
 from storage.errors import StoreError
 
 _CHUNK = 1 << 16
@@ -62,7 +62,7 @@ class RetriesExhausted(Transient):
         super().__init__(message, soon)  # as pickle calls it again, in the driver
 
 
-class TemporaryFailure(Transient):
+class TemporaryHttpFailure(Transient):
     """The server failed to send the file this time. after: seconds it asks every client to wait; 0 = it does
     not state how long, None = it only failed."""
 
@@ -71,12 +71,12 @@ class TemporaryFailure(Transient):
         self.after = after
 
 
-class RangeMismatch(TemporaryFailure):
+class RangeMismatch(TemporaryHttpFailure):
     """The response does not continue the partial file."""
 
 
 @dataclass(frozen=True, slots=True)
-class PartialFile:
+class PartialDownload:
     """How much of the file is here, and by what to ask for the rest."""
 
     size: int = 0
@@ -85,12 +85,16 @@ class PartialFile:
 
 
 def fetch_http(
-    address: VideoAddress, folder: Path, max_bytes: int, settings: TransportConfig, hosts: HostRateLimits
+    address: VideoAddress,
+    folder: Path,
+    max_bytes: int,
+    settings: DownloadTransportConfig,
+    hosts: HostRateLimits,
 ) -> Path:
     """-> the complete file, in `folder`.
 
-    Raises Rejected (the server's final response), WebPage, RetriesExhausted or HostBusy (temporary; what has
-    been fetched is kept), StoreError where this machine's disk does not take it.
+    Raises Rejected (the server's final response), UnexpectedWebPage, RetriesExhausted or DownloadHostBusy
+    (temporary; what has been fetched is kept), StoreError where this machine's disk does not take it.
     """
     opener = _opener(settings, address.policy)
     best, attempts = _partial_file(folder, address).size, 0
@@ -99,9 +103,9 @@ def fetch_http(
         try:
             with hosts.use_slot(address.host, settings.seconds_between):
                 return _attempt(opener, address, folder, max_bytes, settings)
-        except HostBusy:
+        except DownloadHostBusy:
             raise
-        except TemporaryFailure as error:
+        except TemporaryHttpFailure as error:
             if error.after is not None:
                 hosts.back_off(address.host, error.after or wait)
             last = error
@@ -113,8 +117,8 @@ def fetch_http(
         best = max(best, size)
         if attempts > settings.retries:
             reason = sanitize_message(last, proxy_url(settings.proxy_env)) or type(last).__name__
-            rest = isinstance(last, TemporaryFailure) and last.after is not None
-            end = HostBusy if rest else RetriesExhausted
+            rest = isinstance(last, TemporaryHttpFailure) and last.after is not None
+            end = DownloadHostBusy if rest else RetriesExhausted
             raise end(f"{address.public_url}: {reason}; gave up after {attempts} attempts") from last
         time.sleep(wait)
 
@@ -127,7 +131,7 @@ def check_disk_error(error: BaseException, folder: Path) -> None:
 
 def _attempt(
     opener: urllib.request.OpenerDirector, address: VideoAddress, folder: Path, max_bytes: int,
-    settings: TransportConfig,
+    settings: DownloadTransportConfig,
 ) -> Path:  # fmt: skip
     body, partial = folder / "body", _partial_file(folder, address)
     request = urllib.request.Request(address.url)
@@ -162,11 +166,13 @@ def _attempt(
     if size > max_bytes:
         raise Rejected("too_large", f"{address.public_url} has more bytes than download.max_bytes")
     if total is not None and size != total:
-        raise TemporaryFailure(f"{size:,} bytes came of the {total:,} that the server announced")
+        raise TemporaryHttpFailure(f"{size:,} bytes came of the {total:,} that the server announced")
     return body
 
 
-def _copy(response: http.client.HTTPResponse, sink: IO[bytes], most: int, settings: TransportConfig) -> int:
+def _copy(
+    response: http.client.HTTPResponse, sink: IO[bytes], most: int, settings: DownloadTransportConfig
+) -> int:
     """Bytes written; stops just above `most`."""
     pace, count = SpeedLimiter(settings.bytes_per_second, settings.slowest, settings.timeout), 0
     pace.throttle(0)
@@ -206,13 +212,13 @@ class SpeedLimiter:
 
 # --- the server's response ----------------------------------------------------------------------------------
 def _response_range(
-    response: http.client.HTTPResponse, partial: PartialFile, address: VideoAddress
+    response: http.client.HTTPResponse, partial: PartialDownload, address: VideoAddress
 ) -> tuple[int | None, int]:
     """-> the size of the whole file if it is known, and where in it the response starts."""
     headers = response.headers
     encoding = (headers.get("Content-Encoding") or "identity").lower()
     if encoding != "identity":
-        raise TemporaryFailure(f"the response is compressed ({encoding}), expected identity")
+        raise TemporaryHttpFailure(f"the response is compressed ({encoding}), expected identity")
     if response.status == 206:
         match = re.fullmatch(
             r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)",
@@ -235,15 +241,15 @@ def _validator(headers: Message) -> str:
     return etag if etag and not etag.startswith("W/") else (headers.get("Last-Modified") or "").strip()
 
 
-def _partial_file(folder: Path, address: VideoAddress) -> PartialFile:
+def _partial_file(folder: Path, address: VideoAddress) -> PartialDownload:
     """Empty where the rest cannot be requested, or comes from elsewhere: a date may fit by chance."""
     try:
         state = json.loads((folder / "state.json").read_text())
         size = (folder / "body").stat().st_size
     except (FileNotFoundError, ValueError):
-        return PartialFile()
+        return PartialDownload()
     ours = state["validator"] and state.get("address") == _hash(address)
-    return PartialFile(size, state["validator"]) if ours else PartialFile()
+    return PartialDownload(size, state["validator"]) if ours else PartialDownload()
 
 
 def _hash(address: VideoAddress) -> str:
@@ -255,10 +261,10 @@ def _status_error(status: int, headers: Message, address: VideoAddress) -> Excep
     if status in _FINAL:
         return Rejected(_FINAL[status], f"{address.public_url} responds {status}")
     if status == 416:
-        return TemporaryFailure("the file on the server is shorter than the part fetched before")
+        return TemporaryHttpFailure("the file on the server is shorter than the part fetched before")
     if status >= 500 or status in _TEMPORARY:
         seconds = parse_retry_after(headers)
-        return TemporaryFailure(f"HTTP status {status}", seconds if seconds or status == 429 else None)
+        return TemporaryHttpFailure(f"HTTP status {status}", seconds if seconds or status == 429 else None)
     return Rejected("unsupported_url", f"{address.public_url} responds {status}")
 
 
@@ -290,7 +296,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         try:
-            checked = resolve_address(newurl, self.policy)
+            checked = resolve_video_address(newurl, self.policy)
         except Rejected:
             fp.close()
             raise
@@ -332,7 +338,7 @@ def _guard(kind: ConnectFunction, policy: PrivateAddressPolicy) -> ConnectFuncti
     return make
 
 
-def _opener(settings: TransportConfig, policy: PrivateAddressPolicy) -> urllib.request.OpenerDirector:
+def _opener(settings: DownloadTransportConfig, policy: PrivateAddressPolicy) -> urllib.request.OpenerDirector:
     through = proxy_url(settings.proxy_env)
     proxies = {"http": through, "https": through} if through else None
     handlers: list[urllib.request.BaseHandler] = [

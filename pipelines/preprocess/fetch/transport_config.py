@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from pipelines.errors import Rejected
-from pipelines.preprocess.fetch.address import PrivateAddressPolicy, public_url, resolve_address
+from pipelines.preprocess.fetch.address import PrivateAddressPolicy, public_url, resolve_video_address
 from storage.errors import InvalidInput
 from storage.uris import ExpandedPath, reject_credentials
 
@@ -22,7 +22,7 @@ _PRIVATE_HOST = re.compile(r"[a-z0-9.-]+(:\d+)?|[0-9a-f:.]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-class TransportConfig(Struct, frozen=True, kw_only=True):
+class DownloadTransportConfig(Struct, frozen=True, kw_only=True):
     order: tuple[Transport, ...] = ("mirror", "http", "ytdlp")
     """Transports, the preferred one first. The next is used where one does not apply or responds that the
     video is not there, but not where it fails: which copy is used must not depend on an outage."""
@@ -120,6 +120,6 @@ def _check_mirror(uri: str) -> None:
         if parts.query or parts.fragment:
             raise ValueError(f"mirrors: {public_url(uri)} holds a query, which may be secret; use cookies")
         try:
-            resolve_address(uri, PrivateAddressPolicy(configured=True))
+            resolve_video_address(uri, PrivateAddressPolicy(configured=True))
         except Rejected as error:
             raise ValueError(f"mirrors: {error.sentence}") from None

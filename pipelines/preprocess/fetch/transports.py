@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 
 from pipelines.errors import Rejected, UserError
 from pipelines.preprocess.fetch import plain_http, ytdlp
-from pipelines.preprocess.fetch.address import PrivateAddressPolicy, VideoAddress, resolve_address
+from pipelines.preprocess.fetch.address import PrivateAddressPolicy, VideoAddress, resolve_video_address
 from pipelines.preprocess.fetch.host_limits import HostRateLimits, user_cache_folder
 from pipelines.preprocess.fetch.partial_download import (
     FetchedVideo,
     clear_folder,
     load_complete_download,
-    lock_work_folder,
+    lock_download_folder,
     mark_download_complete,
 )
 from pipelines.preprocess.fetch.request import VideoDownloadRequest
-from pipelines.preprocess.fetch.transport_config import TransportConfig, is_http_mirror
+from pipelines.preprocess.fetch.transport_config import DownloadTransportConfig, is_http_mirror
 from storage.content_cache import can_create_files, writable_cache_folder
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ FileCheck = Callable[[Path], "Probe"]
 
 @contextmanager
 def fetch_recording(
-    request: VideoDownloadRequest, settings: TransportConfig, check: FileCheck
+    request: VideoDownloadRequest, settings: DownloadTransportConfig, check: FileCheck
 ) -> Iterator[FetchedVideo]:
     """The complete and checked file, there until the block ends.
 
@@ -50,7 +50,7 @@ def fetch_recording(
     own = settings.folder or os.environ.get("REENACT_CACHE")
     host_folder = root / "hosts" if own else user_cache_folder(otherwise=root / "hosts")
     hosts = HostRateLimits(host_folder, settings.per_host, settings.longest_wait)
-    with lock_work_folder(root / "work", request, settings.longest_wait) as folder:
+    with lock_download_folder(root / "work", request, settings.longest_wait) as folder:
         yield _reuse_complete(folder, check) or _try_transports(request, folder, settings, hosts, check)
 
 
@@ -69,7 +69,7 @@ def _reuse_complete(folder: Path, check: FileCheck) -> FetchedVideo | None:
 def _try_transports(
     request: VideoDownloadRequest,
     folder: Path,
-    settings: TransportConfig,
+    settings: DownloadTransportConfig,
     hosts: HostRateLimits,
     check: FileCheck,
 ) -> FetchedVideo:
@@ -102,12 +102,12 @@ def _try_transports(
 def _from_mirrors(
     request: VideoDownloadRequest,
     folder: Path,
-    settings: TransportConfig,
+    settings: DownloadTransportConfig,
     hosts: HostRateLimits,
     check: FileCheck,
 ) -> FetchedVideo | None:
     """The first mirror that has it decides."""
-    from storage.mirrors import Mirror
+    from storage.mirrors import VideoMirror
 
     for uri in settings.mirrors:
         if is_http_mirror(uri):
@@ -115,21 +115,25 @@ def _from_mirrors(
             if (fetched := _fetch_and_check(ask, folder, check)) is not None:
                 return fetched
             continue
-        mirror = Mirror(uri)
-        if (found := mirror.find(request.names)) is not None:
+        mirror = VideoMirror(uri)
+        if (found := mirror.find_video_file_name(request.names)) is not None:
             path = mirror.fetch(found, folder / "mirrored")
             return FetchedVideo(path, "mirror", probe=check(path))
     return None
 
 
 def _from_web_mirror(
-    mirror: str, request: VideoDownloadRequest, folder: Path, settings: TransportConfig, hosts: HostRateLimits
+    mirror: str,
+    request: VideoDownloadRequest,
+    folder: Path,
+    settings: DownloadTransportConfig,
+    hosts: HostRateLimits,
 ) -> FetchedVideo | None:
     """None only if the mirror responds "not found": one that is locked must not empty a corpus."""
     from storage.mirrors import candidate_file_names
 
     for name in candidate_file_names(request.names):
-        address = resolve_address(f"{mirror}/{name}", PrivateAddressPolicy(configured=True))
+        address = resolve_video_address(f"{mirror}/{name}", PrivateAddressPolicy(configured=True))
         try:
             return FetchedVideo(
                 plain_http.fetch_http(address, folder, request.max_bytes, settings, hosts), "mirror"
@@ -151,7 +155,7 @@ def _from_origin(
     transport: str,
     request: VideoDownloadRequest,
     folder: Path,
-    settings: TransportConfig,
+    settings: DownloadTransportConfig,
     hosts: HostRateLimits,
     check: FileCheck,
 ) -> FetchedVideo | None:
@@ -185,11 +189,11 @@ def _fetch_by(
     address: VideoAddress,
     request: VideoDownloadRequest,
     folder: Path,
-    settings: TransportConfig,
+    settings: DownloadTransportConfig,
     hosts: HostRateLimits,
 ) -> FetchedVideo | None:
     if transport == "ytdlp":
-        path, offset, facts = ytdlp.fetch_ytdlp(address, folder, request, settings, hosts)
+        path, offset, facts = ytdlp.download_with_ytdlp(address, folder, request, settings, hosts)
         return FetchedVideo(path, "ytdlp", offset, facts)
     if address.youtube:
         return None
@@ -203,12 +207,12 @@ def _fetch_by(
         return None
 
 
-def _origin_address(request: VideoDownloadRequest, settings: TransportConfig) -> VideoAddress:
+def _origin_address(request: VideoDownloadRequest, settings: DownloadTransportConfig) -> VideoAddress:
     """What the list of videos names, which may lie about where it leads."""
-    return resolve_address(request.uri, PrivateAddressPolicy(hosts=settings.private_hosts))
+    return resolve_video_address(request.uri, PrivateAddressPolicy(hosts=settings.private_hosts))
 
 
-def _not_found(request: VideoDownloadRequest, settings: TransportConfig) -> Rejected:
+def _not_found(request: VideoDownloadRequest, settings: DownloadTransportConfig) -> Rejected:
     if request.uri:
         message = (
             f"no transport of {', '.join(settings.order)} has {_origin_address(request, settings).public_url}"

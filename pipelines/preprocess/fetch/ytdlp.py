@@ -23,18 +23,18 @@ from pipelines.errors import Rejected, Transient, UserError
 from pipelines.media import ffmpeg_path
 from pipelines.preprocess.fetch.address import VideoAddress, proxy_url, public_url, sanitize_message
 from pipelines.preprocess.fetch.classify_error import (
-    BOT_ERROR,
-    FORBIDDEN_ERROR,
-    RATE_LIMIT_ERROR,
+    BOT_ERROR_CODE,
+    FORBIDDEN_ERROR_CODE,
+    RATE_LIMIT_ERROR_CODE,
     ErrorClass,
-    classify_error,
+    classify_download_error,
     walk_error_causes,
 )
-from pipelines.preprocess.fetch.guard_proxy import GuardProxy
-from pipelines.preprocess.fetch.host_limits import HostBusy, HostRateLimits
+from pipelines.preprocess.fetch.guard_proxy import PrivateAddressGuardProxy
+from pipelines.preprocess.fetch.host_limits import DownloadHostBusy, HostRateLimits
 from pipelines.preprocess.fetch.plain_http import RetriesExhausted, SpeedLimiter, check_disk_error
 from pipelines.preprocess.fetch.request import VideoDownloadRequest
-from pipelines.preprocess.fetch.transport_config import TransportConfig
+from pipelines.preprocess.fetch.transport_config import DownloadTransportConfig
 
 if TYPE_CHECKING:
     from yt_dlp import YoutubeDL
@@ -63,17 +63,17 @@ class YtdlpLogger:
         """Raised as DownloadError by yt-dlp itself."""
 
 
-def fetch_ytdlp(
+def download_with_ytdlp(
     address: VideoAddress,
     folder: Path,
     request: VideoDownloadRequest,
-    settings: TransportConfig,
+    settings: DownloadTransportConfig,
     hosts: HostRateLimits,
 ) -> tuple[Path, float, dict[str, Any]]:
     """-> the complete file in `folder`, the second of the recording it starts at, what yt-dlp chose.
 
-    Raises Rejected, RetriesExhausted or HostBusy after all attempts, StoreError where this machine's disk is
-    full.
+    Raises Rejected, RetriesExhausted or DownloadHostBusy after all attempts, StoreError where this machine's
+    disk is full.
     """
     between = settings.youtube_seconds_between if address.youtube else settings.seconds_between
     attempts = 0
@@ -82,7 +82,7 @@ def fetch_ytdlp(
         try:
             with hosts.use_slot(address.host, between):
                 return _attempt(address, folder, request, settings, log)
-        except (Rejected, HostBusy):
+        except (Rejected, DownloadHostBusy):
             raise
         except Exception as error:  # noqa: BLE001 - extractors raise anything; sorted or raised again below
             last, found = error, _classify(error, folder, address, log)
@@ -90,15 +90,15 @@ def fetch_ytdlp(
         sentence = f"{address.public_url}: {text}"
         if found.is_final:
             raise Rejected(found.code, sentence) from last
-        if found.code == BOT_ERROR:
+        if found.code == BOT_ERROR_CODE:
             hosts.back_off(address.host, settings.bot_pause)
             rest = f"no further requests to {address.host} for {settings.bot_pause / 3600:g} h"
-            raise HostBusy(f"{sentence}; {rest}") from last
+            raise DownloadHostBusy(f"{sentence}; {rest}") from last
         attempts += 1
         if attempts > min(settings.retries, _OWN_RETRIES):
-            end = HostBusy if found.code == RATE_LIMIT_ERROR else RetriesExhausted
+            end = DownloadHostBusy if found.code == RATE_LIMIT_ERROR_CODE else RetriesExhausted
             raise end(f"{sentence}; gave up after {attempts} attempts") from last
-        if found.code in (RATE_LIMIT_ERROR, FORBIDDEN_ERROR):
+        if found.code in (RATE_LIMIT_ERROR_CODE, FORBIDDEN_ERROR_CODE):
             hosts.back_off(address.host, found.after or pause)
         else:
             time.sleep(found.after or pause)
@@ -112,14 +112,14 @@ def _classify(error: Exception, folder: Path, address: VideoAddress, log: YtdlpL
         check_disk_error(one, folder)
     if not isinstance(error, (YoutubeDLError, OSError, Transient)):
         raise error
-    return classify_error(error, address.youtube, log.warnings)
+    return classify_download_error(error, address.youtube, log.warnings)
 
 
 def _attempt(
     address: VideoAddress,
     folder: Path,
     request: VideoDownloadRequest,
-    settings: TransportConfig,
+    settings: DownloadTransportConfig,
     log: YtdlpLogger,
 ) -> tuple[Path, float, dict[str, Any]]:
     from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor
@@ -157,7 +157,7 @@ def ytdlp_options(
     address: VideoAddress,
     folder: Path,
     request: VideoDownloadRequest,
-    settings: TransportConfig,
+    settings: DownloadTransportConfig,
     log: YtdlpLogger,
 ) -> dict[str, Any]:
     """The parameters of YoutubeDL. A hole in a video would shift all that follows, so missing fragments end
@@ -220,7 +220,9 @@ def _reject_lists_and_streams(info: VideoInfo, *, incomplete: bool = False) -> N
 
 
 @contextmanager
-def _guard_proxy(address: VideoAddress, settings: TransportConfig) -> Iterator[GuardProxy | None]:
+def _guard_proxy(
+    address: VideoAddress, settings: DownloadTransportConfig
+) -> Iterator[PrivateAddressGuardProxy | None]:
     """None behind a proxy, which looks names up itself; there only addresses written out are checked."""
     if settings.proxy_env or any(name in getproxies() for name in ("http", "https", "all")):
         yield None
@@ -230,7 +232,7 @@ def _guard_proxy(address: VideoAddress, settings: TransportConfig) -> Iterator[G
         "NO_PROXY",
     ):  # means nothing without a proxy, and would lead ffmpeg around this one
         os.environ.pop(name, None)
-    with GuardProxy(address.policy, settings.timeout) as guard:
+    with PrivateAddressGuardProxy(address.policy, settings.timeout) as guard:
         yield guard
 
 

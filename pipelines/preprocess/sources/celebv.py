@@ -19,16 +19,21 @@ from pathlib import Path
 from msgspec import Struct
 
 from pipelines.errors import Transient, UserError
-from pipelines.preprocess.sources import Listing
+from pipelines.preprocess.sources import RecordingListing
 from pipelines.preprocess.sources.common.files import (
-    digest_files,
-    has_utf8_name,
+    digest_each_file,
+    is_utf8_path,
     read_text_lines,
     safe_name,
     shorten_name,
 )
-from pipelines.preprocess.sources.common.rows import BaseRecording, ListedRecording, RejectRow, make_reject
-from pipelines.preprocess.sources.common.source_tracks import make_track
+from pipelines.preprocess.sources.common.rows import (
+    BaseRecording,
+    ListedRecording,
+    RejectRow,
+    make_reject_row,
+)
+from pipelines.preprocess.sources.common.source_tracks import make_source_track
 from storage.uris import ExpandedPath
 
 IMAGES_FOLDER = "Image"
@@ -66,7 +71,7 @@ class NumberedImage(Struct, frozen=True):
     stat: os.stat_result
 
 
-def list_recordings(config: CelebvConfig) -> Listing:
+def list_recordings(config: CelebvConfig) -> RecordingListing:
     """A row for every run of images with consecutive numbers, by person and first number."""
     rows: list[ListedRecording] = []
     rejects: list[RejectRow] = []
@@ -82,10 +87,10 @@ def list_recordings(config: CelebvConfig) -> Listing:
                 sentence = (
                     f"{len(run)} images in a row, fewer than data.NAME.celebv.min_frames {config.min_frames}"
                 )
-                rejects.append(make_reject(id, folder / IMAGES_FOLDER, 0, "short_run", sentence))
+                rejects.append(make_reject_row(id, folder / IMAGES_FOLDER, 0, "short_run", sentence))
             else:
                 rows.append(_row(id, person, folder / IMAGES_FOLDER, run, config))
-    return Listing(rows, rejects)
+    return RecordingListing(rows, rejects)
 
 
 def digest_external_files(config: CelebvConfig) -> dict[str, str]:
@@ -95,7 +100,7 @@ def digest_external_files(config: CelebvConfig) -> dict[str, str]:
         found[folder.name] = _stamp((image.name, image.stat) for image in _images(folder / IMAGES_FOLDER, []))
         table = folder / config.landmarks
         if table.is_file():
-            found[f"{folder.name}/{table.name}"] = digest_files([table])[table]
+            found[f"{folder.name}/{table.name}"] = digest_each_file([table])[table]
     return found
 
 
@@ -112,7 +117,7 @@ def _row(
         "sha256": "",
         "seed": 0,
         "spec": json.dumps(spec, sort_keys=True, separators=(",", ":")),
-        "tracks": [make_track(0, len(run), config.fps, (1, 1), (0, 0, 1, 1))],
+        "tracks": [make_source_track(0, len(run), config.fps, (1, 1), (0, 0, 1, 1))],
     }
 
 
@@ -122,7 +127,7 @@ def _persons(config: CelebvConfig) -> list[Path]:
     if not config.path or not root.is_dir():
         raise UserError(f"data.NAME.celebv.path {config.path!r} is not a folder")
     found = sorted(path for path in root.iterdir() if (path / IMAGES_FOLDER).is_dir())
-    if unreadable := [path.name for path in found if not has_utf8_name(path)]:
+    if unreadable := [path.name for path in found if not is_utf8_path(path)]:
         raise UserError(
             f"data.NAME.celebv.path: folder {unreadable[0]!a} has a name that is not UTF-8; rename it"
         )
@@ -141,14 +146,14 @@ def _images(folder: Path, rejects: list[RejectRow]) -> list[NumberedImage]:
             number = _NUMBERED.fullmatch(entry.name)
             if number is None:
                 sentence = "expected letters, digits, '_' and '-' with a number last, such as 000123.jpg"
-                rejects.append(make_reject("", entry.path, 0, "malformed_name", sentence))
+                rejects.append(make_reject_row("", entry.path, 0, "malformed_name", sentence))
                 continue
             found.append(NumberedImage(int(number[1]), entry.name, entry.stat()))
     kept: list[NumberedImage] = []
     for image in sorted(found, key=lambda image: (image.number, image.name)):
         if kept and kept[-1].number == image.number:
             sentence = f"{image.name} has the number of {kept[-1].name}"
-            rejects.append(make_reject("", folder / image.name, 0, "duplicate_row", sentence))
+            rejects.append(make_reject_row("", folder / image.name, 0, "duplicate_row", sentence))
         else:
             kept.append(image)
     return kept
@@ -166,12 +171,12 @@ def _read_list(table: Path, names: set[str], rejects: list[RejectRow]) -> set[st
         count = count or len(cells)
         if not cells or len(cells) % 2 or len(cells) != count or not all(map(_finite, cells)):
             sentence = f"expected {count or 'an even count of'} numbers and an image's name"
-            rejects.append(make_reject("", table, number, "malformed_row", sentence))
+            rejects.append(make_reject_row("", table, number, "malformed_row", sentence))
         elif name not in names:
             sentence = f"there is no image {name[:80]!r}"
-            rejects.append(make_reject("", table, number, "no_image", sentence))
+            rejects.append(make_reject_row("", table, number, "no_image", sentence))
         elif name in found:
-            rejects.append(make_reject("", table, number, "duplicate_row", f"{name} is listed before"))
+            rejects.append(make_reject_row("", table, number, "duplicate_row", f"{name} is listed before"))
         else:
             found.add(name)
     return found

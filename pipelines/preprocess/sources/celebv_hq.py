@@ -7,12 +7,12 @@ own rule. The file names neither persons nor splits: all clips of a video count 
 
 from __future__ import annotations
 
-from pipelines.preprocess.sources import Listing
+from pipelines.preprocess.sources import RecordingListing
 from pipelines.preprocess.sources.common.clip_json import (
     ClipJsonConfig,
-    digest_metadata_and_mirror,
+    digest_metadata_and_mirror_listing,
     find_metadata_and_mirror,
-    list_clips,
+    list_clip_json_recordings,
 )
 
 
@@ -20,11 +20,13 @@ class CelebvHqConfig(ClipJsonConfig, frozen=True, kw_only=True):
     """The file, and where its videos are."""
 
 
-def list_recordings(config: CelebvHqConfig) -> Listing:
+def list_recordings(config: CelebvHqConfig) -> RecordingListing:
     """A row a video, or a cut clip, sorted by id."""
-    return list_clips(*find_metadata_and_mirror("celebv_hq", config), config.grow, pixels=False)
+    return list_clip_json_recordings(
+        *find_metadata_and_mirror("celebv_hq", config), config.grow, pixels=False
+    )
 
 
 def digest_external_files(config: CelebvHqConfig) -> dict[str, str]:
     """sha256 of the file, and a digest of the mirror's listing."""
-    return digest_metadata_and_mirror("celebv_hq", config)
+    return digest_metadata_and_mirror_listing("celebv_hq", config)

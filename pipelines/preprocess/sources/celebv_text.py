@@ -9,12 +9,12 @@ splits: all clips of a video count as one identity.
 
 from __future__ import annotations
 
-from pipelines.preprocess.sources import Listing
+from pipelines.preprocess.sources import RecordingListing
 from pipelines.preprocess.sources.common.clip_json import (
     ClipJsonConfig,
-    digest_metadata_and_mirror,
+    digest_metadata_and_mirror_listing,
     find_metadata_and_mirror,
-    list_clips,
+    list_clip_json_recordings,
 )
 
 
@@ -22,11 +22,13 @@ class CelebvTextConfig(ClipJsonConfig, frozen=True, kw_only=True):
     """The file, and where its videos are."""
 
 
-def list_recordings(config: CelebvTextConfig) -> Listing:
+def list_recordings(config: CelebvTextConfig) -> RecordingListing:
     """A row a video, or a cut clip, sorted by id."""
-    return list_clips(*find_metadata_and_mirror("celebv_text", config), config.grow, pixels=True)
+    return list_clip_json_recordings(
+        *find_metadata_and_mirror("celebv_text", config), config.grow, pixels=True
+    )
 
 
 def digest_external_files(config: CelebvTextConfig) -> dict[str, str]:
     """sha256 of the file, and a digest of the mirror's listing."""
-    return digest_metadata_and_mirror("celebv_text", config)
+    return digest_metadata_and_mirror_listing("celebv_text", config)

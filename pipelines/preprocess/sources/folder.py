@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from pipelines.errors import UserError
-from pipelines.preprocess.sources import Listing
+from pipelines.preprocess.sources import RecordingListing
 from pipelines.preprocess.sources.common import cells
 from pipelines.preprocess.sources.common.files import (
     NON_VIDEO_EXTENSIONS,
     VIDEO_EXTENSIONS,
     UnreadablePath,
-    digest_files,
-    has_utf8_name,
+    digest_each_file,
+    is_utf8_path,
     name_with_hash,
     safe_name,
     walk_folder,
 )
-from pipelines.preprocess.sources.common.rows import ListedRecording, make_reject
+from pipelines.preprocess.sources.common.rows import ListedRecording, make_reject_row
 from storage.uris import ExpandedPath
 
 if TYPE_CHECKING:
@@ -49,21 +49,21 @@ class FolderConfig(Struct, frozen=True, kw_only=True):
             )
 
 
-def list_recordings(config: FolderConfig, source: str = "folder") -> Listing:
+def list_recordings(config: FolderConfig, source: str = "folder") -> RecordingListing:
     """A row a video, sorted by its relative path. source: whose settings these are, in messages."""
     root = _root(config, source)
     files, lost, others = _scan(root, config)
     if not files and others:
         text = _counts_text(others, source)
         raise UserError(f"data.NAME.{source}.path {config.path!r} holds no {_kind(source)}: {text}")
-    rejects = [make_reject("", one.path, 0, one.code, one.sentence) for one in lost]
+    rejects = [make_reject_row("", one.path, 0, one.code, one.sentence) for one in lost]
     rejects += [
-        make_reject("", path, 0, "malformed_name", "the file's name is not UTF-8; rename it")
+        make_reject_row("", path, 0, "malformed_name", "the file's name is not UTF-8; rename it")
         for path in files
-        if not has_utf8_name(path)
+        if not is_utf8_path(path)
     ]
-    files = [path for path in files if has_utf8_name(path)]
-    hashes = digest_files(files)
+    files = [path for path in files if is_utf8_path(path)]
+    hashes = digest_each_file(files)
     names = {path: path.relative_to(root).as_posix() for path in files}
     ids = _ids(names)
     listed = _read_identities(Path(config.identities), set(names.values())) if config.identities else None
@@ -84,14 +84,14 @@ def list_recordings(config: FolderConfig, source: str = "folder") -> Listing:
                 "tracks": [],
             }
         )
-    return Listing(rows, rejects)
+    return RecordingListing(rows, rejects)
 
 
 def digest_external_files(config: FolderConfig, source: str = "folder") -> dict[str, str]:
     """Relative name -> sha256 of every video, and of the CSV."""
     root = _root(config, source)
     files, lost, _ = _scan(root, config)
-    readable = digest_files(path for path in files if has_utf8_name(path))
+    readable = digest_each_file(path for path in files if is_utf8_path(path))
     found = {path.relative_to(root).as_posix(): digest for path, digest in readable.items()}
     if len(readable) < len(files):
         found["names that are not UTF-8"] = str(len(files) - len(readable))
@@ -99,7 +99,7 @@ def digest_external_files(config: FolderConfig, source: str = "folder") -> dict[
         found[f"lost {one.path.relative_to(root)}".encode(errors="replace").decode()] = one.code
     if config.identities:
         table = Path(config.identities)
-        found[f"identities:{table.name}"] = digest_files([table])[table]
+        found[f"identities:{table.name}"] = digest_each_file([table])[table]
     return found
 
 
@@ -194,7 +194,7 @@ def _read_identities(table: Path, files: set[str]) -> dict[str, str]:
                 raise UserError(f"{where}: no video {name!r} in the folder")
             if name in found:
                 raise UserError(f"{where}: {name!r} is listed twice")
-            identity = cells.parse_name(row.get("identity", ""))
+            identity = cells.parse_name_cell(row.get("identity", ""))
             if not identity:
                 raise UserError(f"{where}: {name!r} has no identity")
             found[name] = safe_name(identity)

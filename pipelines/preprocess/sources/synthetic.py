@@ -20,15 +20,15 @@ from pipelines.preprocess.sources.common.rows import BaseRecording, ListedRecord
 
 if TYPE_CHECKING:
     from models.perception.head.morphable import MorphableModel
-    from pipelines.preprocess.sources.common.rendered_head import HeadPose
+    from pipelines.preprocess.sources.common.rendered_head import SyntheticHeadState
 
-FPS = 25
+SYNTHETIC_VIDEO_FPS = 25
 SOUND_RATE = 16_000
 IMAGE_HEIGHT_UNITS = (
     5.9  # image height in model units: brows to chin fill about a third of it, crown to chin half
 )
 # vowel: jaw opening and lip shape in sigmas, then the first three formants in Hz
-VOWELS = {
+VOWEL_SHAPES_AND_FORMANTS = {
     "a": (2.6, 0.2, 0.0, 750, 1250, 2550), "e": (1.8, 0.8, 0.0, 530, 1850, 2500),
     "i": (0.9, 1.2, 0.0, 300, 2250, 3000), "o": (2.0, 0.0, 1.0, 500, 900, 2400),
     "u": (0.8, 0.0, 1.5, 320, 800, 2250), "@": (1.5, 0.1, 0.1, 500, 1500, 2500),
@@ -106,7 +106,9 @@ def _seed(*parts: int) -> int:
     return int.from_bytes(digest[:4], "little") >> 1
 
 
-def render_recording(row: BaseRecording, model: MorphableModel) -> tuple[bytes, dict[str, np.ndarray]]:
+def render_synthetic_recording(
+    row: BaseRecording, model: MorphableModel
+) -> tuple[bytes, dict[str, np.ndarray]]:
     """A row of `list_recordings` -> the video (mp4: H.264 25 fps, AAC 16 kHz mono) and its truth, a row a
     frame.
 
@@ -115,23 +117,27 @@ def render_recording(row: BaseRecording, model: MorphableModel) -> tuple[bytes, 
     """
     from pipelines.media.mp4_bytes import encode_mp4
     from pipelines.preprocess.sources.common.head_appearance import (
-        sample_appearance,
-        sample_recording_appearance,
+        sample_person_appearance,
+        sample_synthetic_recording_appearance,
     )
     from pipelines.preprocess.sources.common.rendered_head import HeadRenderer
 
     spec = json.loads(row["spec"])
     height, width = int(spec["height"]), int(spec["width"])
-    appearance = sample_appearance(np.random.default_rng(spec["identity_seed"]), int(spec["identity"]), model)
+    appearance = sample_person_appearance(
+        np.random.default_rng(spec["identity_seed"]), int(spec["identity"]), model
+    )
     rng = np.random.default_rng(int(row["seed"]))
-    renderer = HeadRenderer(model, appearance, sample_recording_appearance(rng, height, width), height, width)
-    frames = max(1, round(float(spec["seconds"]) * FPS))
+    renderer = HeadRenderer(
+        model, appearance, sample_synthetic_recording_appearance(rng, height, width), height, width
+    )
+    frames = max(1, round(float(spec["seconds"]) * SYNTHETIC_VIDEO_FPS))
     speech = synthesize_speech(rng, frames, np.random.default_rng(spec["identity_seed"] + 1).uniform(95, 230))
-    poses = sample_poses(rng, speech, height, width, model.exp_names)
+    poses = sample_talking_head_poses(rng, speech, height, width, model.exp_names)
     cameras = [renderer.head_camera(pose) for pose in poses]
     video = encode_mp4(
-        (renderer.render_frame(pose) for pose in poses), FPS, preset="veryfast", sound=speech.sound,
-        sound_rate=SOUND_RATE,
+        (renderer.render_frame(pose) for pose in poses), SYNTHETIC_VIDEO_FPS, preset="veryfast",
+        sound=speech.sound, sound_rate=SOUND_RATE,
     )  # fmt: skip
     truth = {
         "angles": np.stack([pose.angles for pose in poses]),
@@ -148,7 +154,7 @@ def render_recording(row: BaseRecording, model: MorphableModel) -> tuple[bytes, 
 
 
 # --- speech -------------------------------------------------------------------------------------------------
-class SyntheticSpeech(Struct, frozen=True):
+class SpeechMotionAndSound(Struct, frozen=True):
     """T frames of mouth, sigmas each (T,), and the sound (T * 640,) float32 in [-1,1]."""
 
     jaw: np.ndarray
@@ -158,10 +164,10 @@ class SyntheticSpeech(Struct, frozen=True):
     sound: np.ndarray
 
 
-def synthesize_speech(rng: np.random.Generator, frames: int, pitch: float) -> SyntheticSpeech:
+def synthesize_speech(rng: np.random.Generator, frames: int, pitch: float) -> SpeechMotionAndSound:
     """Words of one to four syllables with pauses; pitch in Hz is the speaker's."""
     step = SOUND_RATE // 100  # curves are drawn at 100 Hz
-    count = frames * SOUND_RATE // FPS
+    count = frames * SOUND_RATE // SYNTHETIC_VIDEO_FPS
     curves = _syllables(rng, count // step + 1)
     envelope, jaw = curves[0], curves[1]
     at = np.arange(count) / step
@@ -172,22 +178,22 @@ def synthesize_speech(rng: np.random.Generator, frames: int, pitch: float) -> Sy
     breath = rng.normal(0, 1, count) * np.interp(at, ticks, curves[8])
     breath = np.diff(breath, prepend=0.0)  # consonants: noise that leans to the high frequencies
     sound = 0.9 * loud * voice / (np.abs(voice).max() + 1e-9) + 0.02 * breath + rng.normal(0, 5e-4, count)
-    frame_at = (np.arange(frames) + 0.5) * 100 / FPS
+    frame_at = (np.arange(frames) + 0.5) * 100 / SYNTHETIC_VIDEO_FPS
     jaw, wide, pucker, stress = (np.interp(frame_at, ticks, c) for c in (jaw, *curves[2:4], curves[7]))
-    return SyntheticSpeech(jaw, wide, pucker, stress, np.clip(sound, -1, 1).astype(np.float32))
+    return SpeechMotionAndSound(jaw, wide, pucker, stress, np.clip(sound, -1, 1).astype(np.float32))
 
 
 def _syllables(rng: np.random.Generator, ticks: int) -> np.ndarray:
     """-> (9, ticks) at 100 Hz: envelope, jaw, wide, pucker, three formants, stress, consonant noise."""
     curves = np.zeros((9, ticks))
-    curves[4:7] = np.array(VOWELS["@"][3:], float)[:, None]
-    names = list(VOWELS)
+    curves[4:7] = np.array(VOWEL_SHAPES_AND_FORMANTS["@"][3:], float)[:, None]
+    names = list(VOWEL_SHAPES_AND_FORMANTS)
     at = int(rng.integers(5, 25))
     while at < ticks:
         stressed = int(rng.integers(0, 2))
         for syllable in range(int(rng.integers(1, 5))):
             length = int(rng.integers(15, 27))
-            vowel = VOWELS[names[int(rng.integers(len(names)))]]
+            vowel = VOWEL_SHAPES_AND_FORMANTS[names[int(rng.integers(len(names)))]]
             strength = rng.uniform(0.75, 1.0) * (1.15 if syllable == stressed else 0.85)
             span = slice(at, min(at + length, ticks))
             shape = np.sin(np.pi * (np.arange(length) + 0.5) / length)[: span.stop - span.start]
@@ -222,7 +228,7 @@ def _voice(phase: np.ndarray, pitch: float, formants: np.ndarray, step: int) -> 
 
 def frame_loudness(sound: np.ndarray, frames: int) -> np.ndarray:
     """Sound (n,) -> RMS (frames,) over each video frame."""
-    n = SOUND_RATE // FPS
+    n = SOUND_RATE // SYNTHETIC_VIDEO_FPS
     padded = np.zeros(frames * n)
     padded[: min(len(sound), frames * n)] = sound[: frames * n]
     return np.sqrt((padded.reshape(frames, n) ** 2).mean(1))
@@ -233,7 +239,7 @@ def _wander(
     rng: np.random.Generator, frames: int, reach: float, slowest: float = 0.12, fastest: float = 0.55
 ) -> np.ndarray:
     """(T,) smooth motion that stays within +-reach and uses most of it: five slow waves (Hz)."""
-    t = np.arange(frames) / FPS
+    t = np.arange(frames) / SYNTHETIC_VIDEO_FPS
     rates = rng.uniform(slowest, fastest, 5)
     phases, weights = rng.uniform(0, 2 * np.pi, 5), rng.uniform(0.5, 1, 5)
     waves = (weights[:, None] * np.sin(2 * np.pi * rates[:, None] * t + phases[:, None])).sum(0)
@@ -252,12 +258,12 @@ def _blinks(rng: np.random.Generator, frames: int) -> np.ndarray:
     return shut
 
 
-def sample_poses(
-    rng: np.random.Generator, speech: SyntheticSpeech, height: int, width: int, names: Sequence[str]
-) -> list[HeadPose]:
+def sample_talking_head_poses(
+    rng: np.random.Generator, speech: SpeechMotionAndSound, height: int, width: int, names: Sequence[str]
+) -> list[SyntheticHeadState]:
     """What head, eyes and face do while the mouth speaks: one pose a frame, `names` are the expressions'."""
     from models.perception.head.analytic_components import FULL_BLINK_SIGMAS
-    from pipelines.preprocess.sources.common.rendered_head import HeadPose
+    from pipelines.preprocess.sources.common.rendered_head import SyntheticHeadState
 
     frames, unit = len(speech.jaw), height / IMAGE_HEIGHT_UNITS
     yaw, pitch, roll = _wander(rng, frames, 26), _wander(rng, frames, 10), _wander(rng, frames, 9)
@@ -286,4 +292,4 @@ def sample_poses(
     # eyes look at the camera as far as they turn, with small jumps
     jumps = rng.normal(0, 3, (frames // 18 + 2, 2)).repeat(18, axis=0)[:frames]
     gaze = np.clip(-0.7 * angles[:, :2], -16, 16) + jumps
-    return [HeadPose(*fields) for fields in zip(angles, scale, chest, exp, gaze, strict=True)]
+    return [SyntheticHeadState(*fields) for fields in zip(angles, scale, chest, exp, gaze, strict=True)]

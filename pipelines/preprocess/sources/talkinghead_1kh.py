@@ -18,34 +18,34 @@ from typing import Literal
 from msgspec import Struct
 
 from pipelines.errors import UserError
-from pipelines.preprocess.sources import Listing
+from pipelines.preprocess.sources import RecordingListing
 from pipelines.preprocess.sources.common import cells
 from pipelines.preprocess.sources.common.files import (
     InvalidLine,
-    digest_files,
+    digest_each_file,
     find_metadata_file,
     read_text_lines,
     shorten_name,
 )
 from pipelines.preprocess.sources.common.rows import (
+    AnnotatedFaceTrack,
     ListedRecording,
     RejectRow,
-    SourceTrack,
     VideoLocation,
-    make_reject,
+    make_reject_row,
 )
-from pipelines.preprocess.sources.common.source_tracks import make_track, sort_tracks
+from pipelines.preprocess.sources.common.source_tracks import make_source_track, sort_tracks
 from pipelines.preprocess.sources.common.video_folder import VideoFolder, scan_video_folder
 from storage.uris import ExpandedPath
 
-PIECE_SECONDS = 60.0
+TALKINGHEAD_PIECE_SECONDS = 60.0
 MAX_PIECE_SHIFT_SECONDS = 5.0
 """Seconds by which a piece may begin before or after its minute; users saw 4."""
-FRAME_CLOCK = 0
+TICKS_ARE_FRAMES_FPS = 0
 """The clock of a track whose ticks are the recording's frames."""
 CLIP_LIST_COLUMNS = ("name", "H", "W", "S", "E", "L", "T", "R", "B")
 """In this order, unless a first line of a list names its columns."""
-MAX_NUMBER = 10**9
+MAX_CLIP_LIST_NUMBER = 10**9
 """Frames and pixels: no list has as many."""
 _NAME = re.compile(r"([A-Za-z0-9_-]{11})_([0-9]{4})")
 
@@ -65,24 +65,24 @@ class Talkinghead1khConfig(Struct, frozen=True, kw_only=True):
             raise ValueError("sets: expected at least one of small, train, val")
 
 
-def list_recordings(config: Talkinghead1khConfig) -> Listing:
+def list_recordings(config: Talkinghead1khConfig) -> RecordingListing:
     """A row a piece, a cut clip or a whole video, sorted by id."""
     mirror = scan_video_folder(config.mirror, "data.NAME.talkinghead_1kh.mirror")
     rejects: list[RejectRow] = []
-    pieces: dict[str, list[SourceTrack]] = {}
+    pieces: dict[str, list[AnnotatedFaceTrack]] = {}
     splits: dict[str, str] = {}
     seen: set[tuple[str, int, int, tuple[float, ...]]] = set()
     for path, split in _lists(config):
         columns: Sequence[str] = CLIP_LIST_COLUMNS
         for number, text in read_text_lines(path):
-            row = cells.split_line(text)
+            row = cells.split_csv_line(text)
             if number == 1:
                 cells.check_comma_separator(path, text)
                 if set(CLIP_LIST_COLUMNS) <= set(row):
                     columns = row
                     continue
             try:
-                name, tube = parse_row(row, columns)
+                name, tube = parse_clip_list_row(row, columns)
                 one = (name, tube["start"], tube["end"], tuple(tube["box"]))
                 # the two lists differ in their videos; a video in both is tested on
                 video = name[:11]
@@ -90,18 +90,18 @@ def list_recordings(config: Talkinghead1khConfig) -> Listing:
                 if one in seen:
                     raise InvalidLine("duplicate_row", f"{name} {one[1]}-{one[2]} is listed before")
             except InvalidLine as error:
-                rejects.append(make_reject(row[0][:80], path, number, *error.args))
+                rejects.append(make_reject_row(row[0][:80], path, number, *error.args))
                 continue
             seen.add(one)
             pieces.setdefault(name, []).append(tube)
     rows = _rows(pieces, splits, mirror)
-    return Listing(sorted(rows, key=lambda row: row["id"]), rejects)
+    return RecordingListing(sorted(rows, key=lambda row: row["id"]), rejects)
 
 
 def digest_external_files(config: Talkinghead1khConfig) -> dict[str, str]:
     """sha256 of the lists, and a digest of the mirror's listing."""
     paths = [path for path, _ in _lists(config)]
-    found = {path.name: digest for path, digest in digest_files(paths).items()}
+    found = {path.name: digest for path, digest in digest_each_file(paths).items()}
     return found | {
         "mirror": scan_video_folder(config.mirror, "data.NAME.talkinghead_1kh.mirror").digest_listing()
     }
@@ -121,7 +121,9 @@ def _lists(config: Talkinghead1khConfig) -> list[tuple[Path, str]]:
     ]
 
 
-def parse_row(row: Sequence[str], columns: Sequence[str] = CLIP_LIST_COLUMNS) -> tuple[str, SourceTrack]:
+def parse_clip_list_row(
+    row: Sequence[str], columns: Sequence[str] = CLIP_LIST_COLUMNS
+) -> tuple[str, AnnotatedFaceTrack]:
     """The cells of one line -> name of the piece, track on the piece's own frames."""
     if len(row) == len(columns) + 1 and _NAME.fullmatch(row[1]):  # pandas numbered the lines
         row = row[1:]
@@ -132,9 +134,9 @@ def parse_row(row: Sequence[str], columns: Sequence[str] = CLIP_LIST_COLUMNS) ->
     try:
         if len(row) != len(columns):
             raise ValueError(f"{len(row)} columns")
-        numbers = [cells.parse_integer(line[column]) for column in CLIP_LIST_COLUMNS[1:]]
-        if not all(0 <= value < MAX_NUMBER for value in numbers):
-            raise ValueError(f"a number outside of 0 to {MAX_NUMBER}")
+        numbers = [cells.parse_integer_cell(line[column]) for column in CLIP_LIST_COLUMNS[1:]]
+        if not all(0 <= value < MAX_CLIP_LIST_NUMBER for value in numbers):
+            raise ValueError(f"a number outside of 0 to {MAX_CLIP_LIST_NUMBER}")
     except ValueError as error:
         found = f"expected {','.join(columns)}, all but the name whole numbers: {error}"
         raise InvalidLine("malformed_row", found[:300]) from error
@@ -144,18 +146,20 @@ def parse_row(row: Sequence[str], columns: Sequence[str] = CLIP_LIST_COLUMNS) ->
     if not (left < right <= width and top < bottom <= height):
         box = f"{left}, {top}, {right}, {bottom}"
         raise InvalidLine("malformed_box", f"left, top, right, bottom {box}: no box in {width}x{height}")
-    return name, make_track(start, end + 1, FRAME_CLOCK, (width, height), (left, top, right, bottom))
+    return name, make_source_track(
+        start, end + 1, TICKS_ARE_FRAMES_FPS, (width, height), (left, top, right, bottom)
+    )
 
 
 def _rows(
-    pieces: Mapping[str, list[SourceTrack]], splits: Mapping[str, str], mirror: VideoFolder
+    pieces: Mapping[str, list[AnnotatedFaceTrack]], splits: Mapping[str, str], mirror: VideoFolder
 ) -> list[ListedRecording]:
     rows: list[ListedRecording] = []
     minutes: dict[str, list[int]] = {}
     for name, tubes in pieces.items():
         video = name[:11]
         if name in mirror:
-            rows.append(_row(name, video, splits, mirror.locate_video(name), sort_tracks(tubes)))
+            rows.append(_row(name, video, splits, mirror.locate_file_or_youtube(name), sort_tracks(tubes)))
             continue
         cut = [(published_clip_name(name, tube), tube) for tube in tubes]
         if not any(clip in mirror for clip, _ in cut):
@@ -163,18 +167,22 @@ def _rows(
             continue
         for clip, tube in cut:
             # the file is the set's own crop of this tube: the face has all of the frame
-            full_box = make_track(0, tube["end"] - tube["start"], FRAME_CLOCK, (1, 1), (0, 0, 1, 1))
-            rows.append(_row(shorten_name(clip), video, splits, mirror.locate_video(clip), [full_box]))
+            full_box = make_source_track(
+                0, tube["end"] - tube["start"], TICKS_ARE_FRAMES_FPS, (1, 1), (0, 0, 1, 1)
+            )
+            rows.append(
+                _row(shorten_name(clip), video, splits, mirror.locate_file_or_youtube(clip), [full_box])
+            )
     return rows + [_full_video(video, at, splits, mirror) for video, at in minutes.items()]
 
 
 def _row(
-    id: str, video: str, splits: Mapping[str, str], place: VideoLocation, tracks: list[SourceTrack]
+    id: str, video: str, splits: Mapping[str, str], place: VideoLocation, tracks: list[AnnotatedFaceTrack]
 ) -> ListedRecording:
     return {"id": id, "identity": video, "split": splits[video], **place, "seed": 0, "tracks": tracks}
 
 
-def published_clip_name(piece: str, tube: SourceTrack) -> str:
+def published_clip_name(piece: str, tube: AnnotatedFaceTrack) -> str:
     """The name that the set's script gives to a cut clip."""
     left, top, right, bottom = (int(edge) for edge in tube["box"])
     return f"{piece}_S{tube['start']}_E{tube['end'] - 1}_L{left}_T{top}_R{right}_B{bottom}"
@@ -185,8 +193,8 @@ def _full_video(
 ) -> ListedRecording:
     """A whole video without tracks, and the span in which its pieces lie."""
     first, last = (
-        min(minutes) * PIECE_SECONDS - MAX_PIECE_SHIFT_SECONDS,
-        (max(minutes) + 1) * PIECE_SECONDS + MAX_PIECE_SHIFT_SECONDS,
+        min(minutes) * TALKINGHEAD_PIECE_SECONDS - MAX_PIECE_SHIFT_SECONDS,
+        (max(minutes) + 1) * TALKINGHEAD_PIECE_SECONDS + MAX_PIECE_SHIFT_SECONDS,
     )
-    row = _row(video, video, splits, mirror.locate_video(video, video), [])
+    row = _row(video, video, splits, mirror.locate_file_or_youtube(video, video), [])
     return {**row, "span": [max(0.0, first), last]}

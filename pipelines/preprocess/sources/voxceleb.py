@@ -26,20 +26,20 @@ import numpy as np
 from msgspec import Struct
 
 from pipelines.errors import UserError
-from pipelines.preprocess.sources import Listing
+from pipelines.preprocess.sources import RecordingListing
 from pipelines.preprocess.sources.common.files import (
     SAFE_ID_PATTERN,
     YOUTUBE_ID_PATTERN,
     InvalidLine,
     check_id,
-    digest_files,
+    digest_each_file,
     find_metadata_file,
     read_text_lines,
     walk_folder,
 )
-from pipelines.preprocess.sources.common.rows import RejectRow, SourceTrack, make_reject
-from pipelines.preprocess.sources.common.source_tracks import box_union, find_tube_spans, make_track
-from pipelines.preprocess.sources.common.video_folder import recording_rows, scan_video_folder
+from pipelines.preprocess.sources.common.rows import AnnotatedFaceTrack, RejectRow, make_reject_row
+from pipelines.preprocess.sources.common.source_tracks import box_union, find_tube_spans, make_source_track
+from pipelines.preprocess.sources.common.video_folder import recording_rows_from_tracks, scan_video_folder
 from storage.uris import ExpandedPath
 
 FPS = 25
@@ -50,7 +50,7 @@ FIRST_TEST_IDENTITY, LAST_TEST_IDENTITY = "id10270", "id10309"
 """The persons of VoxCeleb1's test set."""
 MAX_TRACK_FILE_BYTES = 16 << 20
 """The longest published file has some 100 kB."""
-TRACK_COLUMNS = ["FRAME", "X", "Y", "W", "H"]
+VOXCELEB_TRACK_COLUMNS = ["FRAME", "X", "Y", "W", "H"]
 _PERSON = re.compile(r"id[0-9]{5}")
 _UTTERANCE = re.compile(r"[0-9]{5}\.txt")
 
@@ -81,10 +81,10 @@ class VoxcelebConfig(Struct, frozen=True, kw_only=True):
             raise ValueError(f"grow {self.grow}: expected 0 to 3")
 
 
-def list_recordings(config: VoxcelebConfig) -> Listing:
+def list_recordings(config: VoxcelebConfig) -> RecordingListing:
     """A row a person in a video, with the tracks of all utterances in the order of their starts."""
     rejects: list[RejectRow] = []
-    tracks: dict[tuple[str, str], list[SourceTrack]] = {}
+    tracks: dict[tuple[str, str], list[AnnotatedFaceTrack]] = {}
     splits: dict[str, str] = {}
     listed = _test_persons(config, rejects)
     seen: set[tuple[str, str, str]] = set()
@@ -102,18 +102,22 @@ def list_recordings(config: VoxcelebConfig) -> Listing:
         except InvalidLine as error:
             # a fault of one line says which as its third part
             code, sentence, *line = error.args
-            rejects.append(make_reject(_short_path(inner), where, line[0] if line else 0, code, sentence))
+            rejects.append(make_reject_row(_short_path(inner), where, line[0] if line else 0, code, sentence))
             continue
         own = tracks.setdefault((video, person), [])
         own += [
-            make_track(*ends, FPS, size, box, config.grow) for ends, box in cut_tracks(frames, boxes, config)
+            make_source_track(*ends, FPS, size, box, config.grow)
+            for ends, box in split_utterance_tracks(frames, boxes, config)
         ]
         split = _split(person, size == PIXEL_UNITS, inner, listed)
         # a person who stands in both sets is tested on
         if splits.get(person) != "test":
             splits[person] = split or splits.get(person, "")
-    return Listing(
-        recording_rows(tracks, splits, scan_video_folder(config.mirror, "data.NAME.voxceleb.mirror")), rejects
+    return RecordingListing(
+        recording_rows_from_tracks(
+            tracks, splits, scan_video_folder(config.mirror, "data.NAME.voxceleb.mirror")
+        ),
+        rejects,
     )
 
 
@@ -131,10 +135,10 @@ def digest_external_files(config: VoxcelebConfig) -> dict[str, str]:
                 )
             found[name] = listing.hexdigest()
         else:
-            found[name] = digest_files([place])[place]
+            found[name] = digest_each_file([place])[place]
     if config.test_persons:
         path = find_metadata_file(config.test_persons, "data.NAME.voxceleb.test_persons")
-        found["test_persons"] = digest_files([path])[path]
+        found["test_persons"] = digest_each_file([path])[path]
     return found
 
 
@@ -217,7 +221,7 @@ def _test_persons(config: VoxcelebConfig, rejects: list[RejectRow]) -> set[str] 
             found.add(person)
         else:
             quoted = person if SAFE_ID_PATTERN.fullmatch(person) else repr(person[:80])
-            rejects.append(make_reject("", path, number, "malformed_row", f"{quoted}: expected idNNNNN"))
+            rejects.append(make_reject_row("", path, number, "malformed_row", f"{quoted}: expected idNNNNN"))
     return found
 
 
@@ -239,9 +243,11 @@ def parse_track_file(text: str, video: str) -> tuple[np.ndarray, np.ndarray, tup
     """A track file -> frames (T,) int, boxes (T,4) left, top, right, bottom, and what they are in: PIXELS at
     360 lines or SHARES of the frame."""
     lines = text.split("\n")
-    head = next((n for n, line in enumerate(lines[:20]) if line.split() == TRACK_COLUMNS), None)
+    head = next((n for n, line in enumerate(lines[:20]) if line.split() == VOXCELEB_TRACK_COLUMNS), None)
     if head is None:
-        raise InvalidLine("malformed_header", f"no line {' '.join(TRACK_COLUMNS)} among the first 20")
+        raise InvalidLine(
+            "malformed_header", f"no line {' '.join(VOXCELEB_TRACK_COLUMNS)} among the first 20"
+        )
     header = {
         name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines[:head])
     }
@@ -256,7 +262,7 @@ def parse_track_file(text: str, video: str) -> tuple[np.ndarray, np.ndarray, tup
     for number, cells in rows:
         if len(cells) != 5:
             raise InvalidLine(
-                "malformed_row", f"{len(cells)} values, expected {' '.join(TRACK_COLUMNS)}", number
+                "malformed_row", f"{len(cells)} values, expected {' '.join(VOXCELEB_TRACK_COLUMNS)}", number
             )
     values = _numbers(rows)
     # shares have a point in them; so do whole pixels that were written as floats, but no share is so large
@@ -299,7 +305,7 @@ def _check(rows: Sequence[tuple[int, Sequence[str]]], values: np.ndarray, pixels
             raise InvalidLine(code, f"{' '.join(cells)[:80]}: {sentence}", number)
 
 
-def cut_tracks(
+def split_utterance_tracks(
     frames: np.ndarray, boxes: np.ndarray, config: VoxcelebConfig
 ) -> Iterator[tuple[tuple[int, int], list[float]]]:
     """Frames (T,) and boxes (T,4) of an utterance -> first frame, last + 1 and union of each track."""

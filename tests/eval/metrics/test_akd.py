@@ -1,17 +1,17 @@
 import numpy as np
 import pytest
 
-from pipelines.eval.metrics import sum_frames
-from pipelines.eval.metrics.akd import AKD_L1_DLIB, AKD_L2_DLIB, landmark_l1_per_frame
+from pipelines.eval.metrics import sum_frame_values
+from pipelines.eval.metrics.akd import AKD_L1_DLIB_METRIC, AKD_L2_DLIB_METRIC, landmark_l1_per_frame
 
 
 def test_akd_l1_is_the_golden_one(landmarks, golden):
-    value = AKD_L1_DLIB.compute(sum_frames(AKD_L1_DLIB.per_frame(*landmarks)))
+    value = AKD_L1_DLIB_METRIC.compute(sum_frame_values(AKD_L1_DLIB_METRIC.per_frame(*landmarks)))
     assert value == pytest.approx(golden["landmarks"]["akd_fomm_l1_mean"], abs=1e-12)
 
 
 def test_akd_l2_is_the_golden_one(landmarks, golden):
-    value = AKD_L2_DLIB.compute(sum_frames(AKD_L2_DLIB.per_frame(*landmarks)))
+    value = AKD_L2_DLIB_METRIC.compute(sum_frame_values(AKD_L2_DLIB_METRIC.per_frame(*landmarks)))
     assert value == pytest.approx(golden["landmarks"]["akd_euclidean_mean"], abs=1e-12)
 
 

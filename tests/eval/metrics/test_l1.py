@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from pipelines.eval.metrics.l1 import L1_METRIC, l1_per_frame
-from pipelines.eval.metrics.metric import FrameSums, sum_frames
+from pipelines.eval.metrics.metric import FrameSums, sum_frame_values
 
 
 def test_l1_of_the_formula_clip_is_the_golden_one(images, golden):
-    value = L1_METRIC.compute(sum_frames(l1_per_frame(images[1], images[0])))
+    value = L1_METRIC.compute(sum_frame_values(l1_per_frame(images[1], images[0])))
     assert value == pytest.approx(golden["l1"]["float01"], abs=1e-12)
 
 

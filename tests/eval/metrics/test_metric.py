@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.eval.features import FRAMES_FEATURE
-from pipelines.eval.metrics import METRICS, FrameSums, Metric, sum_frames
+from pipelines.eval.metrics import METRICS, FrameSums, Metric, sum_frame_values
 
 
 def _values(metric: Metric, frames: int, seed: int) -> np.ndarray:
@@ -29,11 +29,11 @@ def _values(metric: Metric, frames: int, seed: int) -> np.ndarray:
 def test_states_merge_alike_in_any_order_and_grouping(name, frames, seed, data):
     metric = METRICS[name]
     values = _values(metric, frames, seed)
-    states = [sum_frames(values[i : i + 1]) for i in range(frames)]
+    states = [sum_frame_values(values[i : i + 1]) for i in range(frames)]
     shuffled = data.draw(st.permutations(states))
     cut = data.draw(st.integers(0, frames))
     parts = [functools.reduce(operator.add, part, FrameSums()) for part in (shuffled[:cut], shuffled[cut:])]
-    everything = sum_frames(values)
+    everything = sum_frame_values(values)
     assert metric.compute(parts[0] + parts[1]) == pytest.approx(
         metric.compute(everything), rel=1e-12, nan_ok=True
     )
@@ -46,15 +46,15 @@ def test_every_frame_has_one_value(name):
 
 
 def test_frames_left_out_are_counted_and_do_not_move_the_mean():
-    sums = sum_frames(np.array([1.0, np.nan, 3.0]))
+    sums = sum_frame_values(np.array([1.0, np.nan, 3.0]))
     assert sums == FrameSums(n=2, missing=1, total=4.0)
 
 
 def test_only_the_frames_to_keep_are_counted():
-    sums = sum_frames(np.array([1.0, 2.0, 4.0]), np.array([True, False, True]))
+    sums = sum_frame_values(np.array([1.0, 2.0, 4.0]), np.array([True, False, True]))
     assert sums == FrameSums(n=2, missing=1, total=5.0)
 
 
 def test_keeping_a_frame_without_a_value_is_an_error():
     with pytest.raises(ValueError, match="frames without a value"):
-        sum_frames(np.array([1.0, np.nan]), np.array([True, True]))
+        sum_frame_values(np.array([1.0, np.nan]), np.array([True, True]))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
-from pipelines.eval.metrics import sum_frames
+from pipelines.eval.metrics import sum_frame_values
 from pipelines.eval.metrics.psnr import (
     MAX_PSNR_DB,
     PSNR_FRAME_MEAN_METRIC,
@@ -12,7 +12,7 @@ from pipelines.eval.metrics.psnr import (
 
 
 def value(metric, prediction, target):
-    return metric.compute(sum_frames(metric.per_frame(prediction, target)))
+    return metric.compute(sum_frame_values(metric.per_frame(prediction, target)))
 
 
 def test_pooled_psnr_is_the_golden_one(images, golden):

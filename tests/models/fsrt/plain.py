@@ -232,10 +232,11 @@ class Scene:
     def expression_losses(self) -> dict[str, Tensor]:
         first, second = torch.cat([self.source1, self.driving]), torch.cat([self.source, self.tight])
         return {
-            "invariance": losses.expression_invariance_loss(
+            "invariance": losses.expression_colour_invariance_loss(
                 self.source1, self.source, self.driving, self.tight
             ),
-            "variance": losses.variance_loss(first) + losses.variance_loss(second),
+            "variance": losses.feature_variance_hinge_loss(first)
+            + losses.feature_variance_hinge_loss(second),
             "covariance": losses.covariance_loss(first) + losses.covariance_loss(second),
         }
 

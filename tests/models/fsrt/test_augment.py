@@ -53,9 +53,9 @@ def test_landmarks_at_the_border_give_no_crop():
 
 def test_mirroring_twice_changes_nothing(clip):
     frames, landmarks = clip.images[:2], clip.landmarks[:2]
-    once = augment.mirror_frames(frames, landmarks)
+    once = augment.flip_frames_and_landmarks(frames, landmarks)
     assert (once[0] == frames[:, :, ::-1]).all()
-    twice = augment.mirror_frames(*once)
+    twice = augment.flip_frames_and_landmarks(*once)
     assert (twice[0] == frames).all()
     np.testing.assert_allclose(twice[1], landmarks, atol=1e-4)
 

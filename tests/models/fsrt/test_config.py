@@ -10,7 +10,7 @@ from models.fsrt.config import (
     AugmentConfig,
     FsrtConfig,
     KeypointDetectorConfig,
-    SamplingConfig,
+    TrainingSampleConfig,
     tiny_architecture,
 )
 from models.fsrt.phases import PHASES
@@ -43,10 +43,10 @@ def test_every_phase_starts_from_one_that_there_is():
         (lambda: Architecture(encoder_depth=30_000), "encoder_depth 30000: expected 64 or less"),
         (lambda: Architecture(query_mlp=20_000), "query_mlp 20000: expected 16384 or less"),
         (lambda: Architecture(start_octave=-65), "start_octave -65: expected -64 or more"),
-        (lambda: SamplingConfig(queries=0), "0 queries"),
+        (lambda: TrainingSampleConfig(queries=0), "0 queries"),
         (lambda: AugmentConfig(flip=1.5), "flip 1.5: expected a probability"),
         (
-            lambda: FsrtConfig(net=tiny_architecture(), sampling=SamplingConfig(queries=5000)),
+            lambda: FsrtConfig(net=tiny_architecture(), sampling=TrainingSampleConfig(queries=5000)),
             "queries 5000: .* only 4096 pixels",
         ),
         (lambda: FsrtConfig(phases={"warmup": PHASES["keypoints"]}), "phases.warmup.name 'keypoints'"),

@@ -5,7 +5,12 @@ import torch
 from msgspec.structs import replace
 
 from models.fsrt import network
-from models.fsrt.config import AugmentConfig, ImageLossConfig, SamplingConfig, full_architecture
+from models.fsrt.config import (
+    AugmentConfig,
+    ImageLossRenderingConfig,
+    TrainingSampleConfig,
+    full_architecture,
+)
 from models.fsrt.image_task import WholeImageTask
 from models.fsrt.network import MAX_CPU_QUERIES, max_queries_per_pass, pixel_grid
 from models.fsrt.pixel_sampling import LatticePixels
@@ -84,7 +89,7 @@ def test_passes_on_a_cpu_are_small_whatever_is_asked_for():
 @torch.no_grad()
 def test_image_and_video_do_not_depend_on_the_pixels_of_a_pass(plain, nano):
     fast, reference = both(plain, nano, "Decoder")
-    z = torch.randn(1, nano.token_count, nano.token_size, dtype=torch.float64)
+    z = torch.randn(1, nano.tokens_per_source, nano.token_size, dtype=torch.float64)
     k, e = (
         torch.rand(5, 10, 2, dtype=torch.float64),
         torch.randn(5, nano.expression_size, dtype=torch.float64),
@@ -100,7 +105,7 @@ def test_image_and_video_do_not_depend_on_the_pixels_of_a_pass(plain, nano):
 @torch.no_grad()
 def test_one_call_of_many_queries_runs_in_passes(plain, nano, monkeypatch):
     fast, reference = both(plain, nano, "Decoder")
-    z = torch.randn(2, nano.token_count, nano.token_size, dtype=torch.float64)
+    z = torch.randn(2, nano.tokens_per_source, nano.token_size, dtype=torch.float64)
     _, keypoints, e = (part[:, 0] for part in scene_of(nano))
     pixels = pixel_grid(16, 16, torch.float64).flatten(0, 1)
     sizes = []
@@ -138,7 +143,7 @@ def features(image):
 @pytest.mark.parametrize("phase", ["warmup", "perceptual"])
 def test_losses_and_gradients_of_a_training_step(plain, nano, phase):
     torch.manual_seed(0)
-    task = WholeImageTask(nano, SamplingConfig(), AugmentConfig(), ImageLossConfig())
+    task = WholeImageTask(nano, TrainingSampleConfig(), AugmentConfig(), ImageLossRenderingConfig())
     task.vgg = type("Net", (), {"features": staticmethod(features), "name": "two maps"})()
     fast = task.net.double()
     fast.kp_detector.eval().requires_grad_(False)

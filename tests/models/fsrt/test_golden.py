@@ -137,14 +137,14 @@ def test_regularisers(golden):
     first = golden.inp_u((6, 256), 20, -1.7, 1.7)
     second = first + 0.1 * golden.inp_u((6, 256), 21, -1, 1)
     found = [
-        losses.variance_loss(first),
-        losses.variance_loss(second),
+        losses.feature_variance_hinge_loss(first),
+        losses.feature_variance_hinge_loss(second),
         losses.covariance_loss(first),
         losses.covariance_loss(second),
     ]
     figures = [float(v) for v in (*expected["v1,v2"], *expected["c1,c2"])]
     np.testing.assert_allclose([float(v) for v in found], figures, rtol=1e-9)
-    halves = [losses.variance_loss(first / 2), losses.variance_loss(second / 2)]
+    halves = [losses.feature_variance_hinge_loss(first / 2), losses.feature_variance_hinge_loss(second / 2)]
     halves += [losses.covariance_loss(first / 2), losses.covariance_loss(second / 2)]
     figures = [float(v) for v in (*expected["with 0.5*E1,0.5*E2: v1,v2"], *expected["c1,c2 (0.5)"])]
     np.testing.assert_allclose([float(v) for v in halves], figures, rtol=1e-9)

@@ -9,7 +9,12 @@ from msgspec.structs import replace
 
 from models.api import Loss, Phase
 from models.fsrt import image_task, losses
-from models.fsrt.config import AugmentConfig, DiscriminatorConfig, ImageLossConfig, SamplingConfig
+from models.fsrt.config import (
+    AugmentConfig,
+    DiscriminatorConfig,
+    ImageLossRenderingConfig,
+    TrainingSampleConfig,
+)
 from models.fsrt.image_task import AdversarialTask, WholeImageTask
 from models.fsrt.phases import PHASES
 from models.fsrt.pixel_sampling import LatticePixels, RandomPixels
@@ -20,7 +25,7 @@ from tests.models.one_clip import tables
 from tests.models.one_pass import shared_pass, with_losses
 
 DISCRIMINATOR = DiscriminatorConfig(size=16, width=2, max_width=4, blocks=2)
-RANDOM = ImageLossConfig(pixels="random")
+RANDOM = ImageLossRenderingConfig(pixels="random")
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +33,9 @@ def vgg():
     return load_random_vgg19({})
 
 
-def build(nano, images: ImageLossConfig = ImageLossConfig(), vgg=None, **changed) -> AdversarialTask:  # noqa: B008
+def build(nano, images=ImageLossRenderingConfig(), vgg=None, **changed) -> AdversarialTask:  # noqa: B008
     torch.manual_seed(0)
-    sampling = SamplingConfig(sources=2, queries=32)
+    sampling = TrainingSampleConfig(sources=2, queries=32)
     task = AdversarialTask(replace(nano, **changed), sampling, AugmentConfig(), images, DISCRIMINATOR)
     task.net.eval()
     if vgg is not None:
@@ -80,7 +85,7 @@ def test_only_the_corner_of_the_lattice_travels_in_the_batch(task, clip):
     assert "queries" not in batch
 
 
-@pytest.mark.parametrize("images", [ImageLossConfig(), RANDOM], ids=["lattice", "random"])
+@pytest.mark.parametrize("images", [ImageLossRenderingConfig(), RANDOM], ids=["lattice", "random"])
 def test_the_composed_image_is_the_full_decode(nano, clip, images, monkeypatch):
     """Whatever is rendered with gradient, and in whatever pieces the rest is."""
     task = build(nano, images)
@@ -100,14 +105,14 @@ def test_the_composed_image_is_the_full_decode(nano, clip, images, monkeypatch):
         assert torch.equal(target, views.target)
 
 
-@pytest.mark.parametrize("images", [ImageLossConfig(), RANDOM], ids=["lattice", "random"])
+@pytest.mark.parametrize("images", [ImageLossRenderingConfig(), RANDOM], ids=["lattice", "random"])
 def test_gradient_comes_from_the_quarter_only(nano, clip, images):
     task = build(nano, images)
     batch = batch_of(task, clip)
     views, quarter = task.augment_frames(batch), quarter_of(task, batch)
     rendered_here = torch.ones(3, quarter.count[0], 1)
     others = [torch.zeros(3, count, 1) for count in quarter.count[1:]]
-    mask = quarter.compose_image([rendered_here, *others])
+    mask = quarter.compose_image_from_parts([rendered_here, *others])
     assert mask.sum() == 3 * 64
 
     image, _ = task.render_image_and_target(views, task.prepare_decoder_inputs(views), quarter)
@@ -127,30 +132,32 @@ def test_the_pixel_loss_pulls_a_quarter_as_hard_as_over_the_lattice_alone(task, 
     image, target = task.render_image_and_target(views, task.prepare_decoder_inputs(views), quarter)
     whole = gradients(task, losses.pixel_mse_loss(image, target))
     image, target = task.render_image_and_target(views, task.prepare_decoder_inputs(views), quarter)
-    lattice = gradients(task, losses.pixel_mse_loss(quarter.subsample(image), quarter.subsample(target)))
+    lattice = gradients(
+        task, losses.pixel_mse_loss(quarter.subsample_images(image), quarter.subsample_images(target))
+    )
     assert_same({name: 4 * g for name, g in whole.items()}, lattice, atol=1e-5)
 
 
 def test_losses_of_a_lattice_compose_no_image(nano, clip, monkeypatch):
-    task = build(nano, ImageLossConfig(loss_input="lattice"))
+    task = build(nano, ImageLossRenderingConfig(loss_input="lattice"))
     batch = batch_of(task, clip)
     views, quarter = task.augment_frames(batch), quarter_of(task, batch)
     composed, target = build(nano).render_image_and_target(views, task.prepare_decoder_inputs(views), quarter)
     monkeypatch.setattr(task, "render_remaining_pixels", None)  # the rest is not rendered
     image, wanted = task.render_image_and_target(views, task.prepare_decoder_inputs(views), quarter)
-    torch.testing.assert_close(image, quarter.subsample(composed), rtol=0, atol=1e-5)
-    assert torch.equal(wanted, quarter.subsample(target))
+    torch.testing.assert_close(image, quarter.subsample_images(composed), rtol=0, atol=1e-5)
+    assert torch.equal(wanted, quarter.subsample_images(target))
     assert image.shape == (3, 3, 8, 8)
 
 
 def test_losses_of_a_lattice_need_a_lattice():
     with pytest.raises(ValueError, match="loss_input lattice with pixels random: expected pixels lattice"):
-        ImageLossConfig(pixels="random", loss_input="lattice")
+        ImageLossRenderingConfig(pixels="random", loss_input="lattice")
 
 
 def test_masked_sources_stay_hidden_in_the_pass_without_gradient(nano, clip):
     task = build(nano)
-    task.sampling = SamplingConfig(sources=2, queries=32, variable="mask")
+    task.sampling = TrainingSampleConfig(sources=2, queries=32, variable="mask")
     batch = batch_of(task, clip)
     batch["present"] = torch.tensor([[True, False]] * 3)
     views, quarter = task.augment_frames(batch), quarter_of(task, batch)
@@ -190,7 +197,9 @@ def test_random_vgg19_weights_follow_every_number(task):
 
 
 def test_phase_two_has_no_discriminator_and_phase_three_adds_nothing_else(nano):
-    plain = WholeImageTask(nano, SamplingConfig(), AugmentConfig(), ImageLossConfig()).net.state_dict()
+    plain = WholeImageTask(
+        nano, TrainingSampleConfig(), AugmentConfig(), ImageLossRenderingConfig()
+    ).net.state_dict()
     adversarial = build(nano).net.state_dict()
     added = {name for name in adversarial if name not in plain}
     assert set(plain) <= set(adversarial)
@@ -212,7 +221,7 @@ def adversarial(start: int = 2, **weights: float | None) -> Phase:
 
 
 def learn_all(task, phase: Phase) -> None:
-    freeze_other_parts(task.net, phase.trainable)
+    freeze_other_parts(task.net, phase.trainable_parts)
 
 
 def stepped(task, phase: Phase, batch, step: int) -> dict[str, torch.Tensor]:

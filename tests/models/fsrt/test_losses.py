@@ -14,18 +14,20 @@ def test_pixel_is_a_mean_over_all_elements():
 
 def test_invariance_counts_source_and_driving_alike():
     a, b = torch.zeros(4, 8), torch.ones(4, 8)
-    assert losses.expression_invariance_loss(a, b, a, a).item() == pytest.approx(0.5)
-    assert losses.expression_invariance_loss(a, a, a, b).item() == pytest.approx(0.5)
-    assert losses.expression_invariance_loss(b, b, b, b).item() == 0
+    assert losses.expression_colour_invariance_loss(a, b, a, a).item() == pytest.approx(0.5)
+    assert losses.expression_colour_invariance_loss(a, a, a, b).item() == pytest.approx(0.5)
+    assert losses.expression_colour_invariance_loss(b, b, b, b).item() == 0
 
 
 def test_variance_looks_over_features_not_over_the_batch():
     torch.manual_seed(0)
     row = torch.randn(1, 64)
-    assert losses.variance_loss((row * 10).repeat(4, 1)).item() == 0  # equal rows, each widely spread
-    assert losses.variance_loss(torch.arange(4.0).view(4, 1).expand(4, 64)).item() == pytest.approx(
-        0.99, abs=1e-6
-    )
+    assert (
+        losses.feature_variance_hinge_loss((row * 10).repeat(4, 1)).item() == 0
+    )  # equal rows, each widely spread
+    assert losses.feature_variance_hinge_loss(
+        torch.arange(4.0).view(4, 1).expand(4, 64)
+    ).item() == pytest.approx(0.99, abs=1e-6)
 
 
 def test_covariance_of_equal_vectors_is_zero():
@@ -88,7 +90,7 @@ def test_no_term_falls_back_to_half_precision_under_autocast():
         for loss in (
             losses.generator_gan_loss(halves),
             losses.perceptual_loss([halves], [x]),
-            losses.variance_loss(halves),
+            losses.feature_variance_hinge_loss(halves),
         ):
             assert loss.dtype == torch.float32
     assert losses.covariance_loss(x).item() == pytest.approx(

@@ -30,7 +30,10 @@ def test_sources_see_each_other_only_when_encoded_jointly(nano, scene):
     for attention, equal in (("joint", False), ("per_image", True)):
         torch.manual_seed(1)
         encoder = Encoder(replace(nano, encoder_attention=attention)).double()
-        assert torch.allclose(encoder(**scene)[:, : nano.token_count], encoder(**alone), atol=1e-12) == equal
+        assert (
+            torch.allclose(encoder(**scene)[:, : nano.tokens_per_source], encoder(**alone), atol=1e-12)
+            == equal
+        )
 
 
 @torch.no_grad()

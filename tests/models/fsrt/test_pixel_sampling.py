@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from models.fsrt.pixel_sampling import LatticePixels, RandomPixels, merge_lattices, split_lattices
+from models.fsrt.pixel_sampling import LatticePixels, RandomPixels, merge_pixel_lattices, split_pixel_lattices
 
 SIDE = 6
 NUMBERED = torch.arange(SIDE * SIDE).view(SIDE, SIDE, 1)
 
 
 def test_a_lattice_is_every_second_pixel_of_every_second_row():
-    found = split_lattices(NUMBERED)
+    found = split_pixel_lattices(NUMBERED)
     for dy in (0, 1):
         for dx in (0, 1):
             expected = NUMBERED[dy::2, dx::2].flatten(0, 1)
@@ -16,7 +16,7 @@ def test_a_lattice_is_every_second_pixel_of_every_second_row():
 
 
 def test_lattices_join_to_the_image_again():
-    image = merge_lattices(split_lattices(NUMBERED).unsqueeze(0))
+    image = merge_pixel_lattices(split_pixel_lattices(NUMBERED).unsqueeze(0))
     assert torch.equal(image, NUMBERED.permute(2, 0, 1).unsqueeze(0))
 
 
@@ -36,7 +36,7 @@ def test_parts_hold_each_pixel_once_and_compose_to_the_image(quarter):
     parts = [quarter.gather_pixels(table, part) for part in range(quarter.parts)]
     assert [part.shape[1] for part in parts] == quarter.count
     assert quarter.count[0] == SIDE * SIDE / 4
-    image = quarter.compose_image(parts)
+    image = quarter.compose_image_from_parts(parts)
     assert torch.equal(image, NUMBERED.permute(2, 0, 1).expand(3, 1, SIDE, SIDE))
 
 
@@ -66,9 +66,9 @@ def test_a_lattice_alone_is_an_image_of_half_the_side():
     expected = torch.stack(
         [image[:, dy::2, dx::2] for image, (dy, dx) in zip(images, corners.tolist(), strict=True)]
     )
-    assert torch.equal(quarter.subsample(images), expected)
+    assert torch.equal(quarter.subsample_images(images), expected)
     rows = quarter.gather_pixels(quarter.flatten_pixel_grid(NUMBERED), 0)
-    assert torch.equal(quarter.quarter_to_image(rows)[0], NUMBERED[0::2, 1::2].permute(2, 0, 1))
+    assert torch.equal(quarter.quarter_to_half_size_image(rows)[0], NUMBERED[0::2, 1::2].permute(2, 0, 1))
 
 
 @pytest.mark.parametrize("kind", ["lattice", "random"])

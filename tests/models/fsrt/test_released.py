@@ -16,22 +16,22 @@ from models.fsrt.config import (
     AugmentConfig,
     DiscriminatorConfig,
     FsrtConfig,
-    SamplingConfig,
+    TrainingSampleConfig,
     full_architecture,
 )
 from models.fsrt.discriminator import Discriminator
 from models.fsrt.network import Fsrt
 from models.fsrt.phases import PHASES
 from models.fsrt.released import (
-    check_released_weights,
+    check_weights_match_id,
     export_released_format,
     infer_architecture,
     load_released,
-    read_released,
+    read_released_weights,
 )
-from models.fsrt.spec import RELEASED_WEIGHTS, SPEC
+from models.fsrt.spec import RELEASED_WEIGHTS_INITS, SPEC
 from models.loading import load_reenactor
-from models.weights import find_weights
+from models.weights import find_third_party_weights
 from storage.weights_import import convert_checkpoint_to_safetensors
 from tests.models.fsrt.architectures import SMALL_DECODER, metadata
 
@@ -41,7 +41,7 @@ PARTS = ("encoder", "decoder", "expression_encoder")
 
 @pytest.fixture
 def section(nano) -> FsrtConfig:
-    return FsrtConfig(net=nano, sampling=SamplingConfig(queries=64), discriminator=DISCRIMINATOR)
+    return FsrtConfig(net=nano, sampling=TrainingSampleConfig(queries=64), discriminator=DISCRIMINATOR)
 
 
 def noise(net: nn.Module, seed: int) -> dict[str, torch.Tensor]:
@@ -70,7 +70,7 @@ def imported(folder, weights_id: str, content: object):
     torch.save(content, folder / f"{weights_id}.pt")
     target = folder / f"{weights_id}.safetensors"
     convert_checkpoint_to_safetensors(
-        folder / f"{weights_id}.pt", target, drop_prefixes=find_weights(weights_id).drop_prefixes
+        folder / f"{weights_id}.pt", target, drop_prefixes=find_third_party_weights(weights_id).drop_prefixes
     )
     return target
 
@@ -95,23 +95,23 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 # --- reading ------------------------------------------------------------------------------------------------
 def test_both_files_make_one_net_under_our_names(files, trained, section):
-    tensors, provenance = read_released(files, section)
+    tensors, provenance = read_released_weights(files, section)
     assert same(tensors, flat(of(trained, *PARTS, "kp_detector")))
     assert provenance == {"net": "from fsrt_vox", "kp_detector": "from fsrt_kp"}
     Fsrt(section.net).load_state_dict(tensors, strict=True)
 
 
-@pytest.mark.parametrize("name", RELEASED_WEIGHTS)
+@pytest.mark.parametrize("name", RELEASED_WEIGHTS_INITS)
 def test_every_start_has_a_detector_and_is_known_to_the_registry(name):
-    assert [find_weights(weights).id for weights in RELEASED_WEIGHTS[name].files] == list(
-        RELEASED_WEIGHTS[name].files
+    assert [find_third_party_weights(weights).id for weights in RELEASED_WEIGHTS_INITS[name].files] == list(
+        RELEASED_WEIGHTS_INITS[name].files
     )
-    assert {"fsrt_kp", "fomm_vox"} & set(RELEASED_WEIGHTS[name].files)
+    assert {"fsrt_kp", "fomm_vox"} & set(RELEASED_WEIGHTS_INITS[name].files)
 
 
 def test_a_file_of_two_sources_has_the_same_layout(tmp_path, files, trained, section):
     two = {"fsrt_vox_2src": imported(tmp_path, "fsrt_vox_2src", of(trained, *PARTS))}
-    tensors, provenance = read_released({**two, "fsrt_kp": files["fsrt_kp"]}, section)
+    tensors, provenance = read_released_weights({**two, "fsrt_kp": files["fsrt_kp"]}, section)
     assert len(tensors) == len(flat(of(trained, *PARTS, "kp_detector")))
     assert provenance["net"] == "from fsrt_vox_2src"
 
@@ -131,7 +131,7 @@ def test_optimisers_and_counters_are_neither_imported_nor_needed(tmp_path, files
         "run_id": None,
     }
     path = imported(tmp_path, "fsrt_vox", {**of(trained, *PARTS), **more})
-    tensors, _ = read_released({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, section)
+    tensors, _ = read_released_weights({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, section)
     assert same(tensors, flat(of(trained, *PARTS, "kp_detector")))
 
 
@@ -143,7 +143,7 @@ def test_fomms_detector_comes_without_its_jacobians(tmp_path, files, trained, se
     }
     fomm = {"generator": {"first.conv.weight": torch.ones(2)}, "kp_detector": state, "epoch": 99}
     path = imported(tmp_path, "fomm_vox", fomm)
-    tensors, provenance = read_released({"fsrt_vox": files["fsrt_vox"], "fomm_vox": path}, section)
+    tensors, provenance = read_released_weights({"fsrt_vox": files["fsrt_vox"], "fomm_vox": path}, section)
     assert same(tensors, flat(of(trained, *PARTS, "kp_detector")))
     assert provenance["kp_detector"] == "from fomm_vox"
 
@@ -152,8 +152,8 @@ def test_the_prefix_of_data_parallelism_is_taken_off(tmp_path, files, trained, s
     wrapped = {part: {f"module.{n}": t for n, t in trained[part].items()} for part in PARTS}
     path = imported(tmp_path, "fsrt_vox", wrapped)
     assert same(
-        read_released({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, section)[0],
-        read_released(files, section)[0],
+        read_released_weights({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, section)[0],
+        read_released_weights(files, section)[0],
     )
 
 
@@ -167,12 +167,14 @@ def test_the_prefix_of_data_parallelism_is_taken_off(tmp_path, files, trained, s
 )
 def test_a_phase_gets_the_parts_that_its_net_has(tmp_path, files, trained, section, phase, parts):
     path = imported(tmp_path, "fsrt_vox", of(trained, *PARTS, "discriminator"))
-    tensors, _ = read_released({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, section, PHASES[phase])
+    tensors, _ = read_released_weights(
+        {"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, section, PHASES[phase]
+    )
     assert same(tensors, flat(of(trained, *parts)))
 
 
 def test_a_detector_alone_begins_training_from_scratch(files, trained, section):
-    tensors, provenance = read_released({"fsrt_kp": files["fsrt_kp"]}, section, PHASES["warmup"])
+    tensors, provenance = read_released_weights({"fsrt_kp": files["fsrt_kp"]}, section, PHASES["warmup"])
     assert same(tensors, flat(of(trained, "kp_detector")))
     assert provenance == {"kp_detector": "from fsrt_kp"}
 
@@ -184,7 +186,7 @@ def broken(tmp_path, files, section, change, message):
     change(content)
     path = imported(tmp_path, "fsrt_vox", content)
     with pytest.raises(InvalidFile, match=message):
-        read_released({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, section)
+        read_released_weights({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, section)
 
 
 def test_a_missing_part_is_an_error(tmp_path, files, section):
@@ -217,37 +219,37 @@ def test_another_architecture_is_told_by_its_settings(files, section):
     with pytest.raises(
         InvalidFile, match=r"of another shape.*expression_size 8 \(fsrt.net: 12\).*decoder_mlp 16"
     ):
-        read_released(files, other)
+        read_released_weights(files, other)
 
 
 def test_another_discriminator_is_an_error(tmp_path, files, trained, section):
     path = imported(tmp_path, "fsrt_vox", of(trained, *PARTS, "discriminator"))
     other = replace(section, discriminator=replace(DISCRIMINATOR, width=4))
     with pytest.raises(InvalidFile, match=r"of another shape: discriminator\.discs\.1"):
-        read_released({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, other, PHASES["adversarial"])
+        read_released_weights({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, other, PHASES["adversarial"])
 
 
 def test_a_net_without_a_detector_is_an_error(files, section):
     with pytest.raises(InvalidSettings, match=r"one detector .fsrt_kp or fomm_vox.*holds no detector"):
-        read_released({"fsrt_vox": files["fsrt_vox"]}, section)
+        read_released_weights({"fsrt_vox": files["fsrt_vox"]}, section)
 
 
 def test_two_detectors_are_an_error(tmp_path, files, trained, section):
     fomm = imported(tmp_path, "fomm_vox", of(trained, "kp_detector"))
     with pytest.raises(InvalidSettings, match="expected one detector"):
-        read_released({**files, "fomm_vox": fomm}, section)
+        read_released_weights({**files, "fomm_vox": fomm}, section)
     path = imported(tmp_path, "fsrt_vox", of(trained, *PARTS, "kp_detector"))
     with pytest.raises(
         InvalidFile, match=r"kp_detector.down.weight and \d+ more are in fsrt_kp and in fsrt_vox"
     ):
-        read_released({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, section)
+        read_released_weights({"fsrt_vox": path, "fsrt_kp": files["fsrt_kp"]}, section)
 
 
 @pytest.mark.parametrize("weights_id", ["fsrt_vox", "fsrt_kp", "fomm_vox"])
 def test_the_file_of_another_model_is_refused_before_it_is_imported(tmp_path, weights_id):
     path = imported(tmp_path, weights_id, {"conv1.weight": torch.ones(2), "fc.weight": torch.ones(3)})
     with pytest.raises(InvalidFile, match=f"this is not {weights_id}: .*missing.*2 unknown: .*conv1.weight"):
-        check_released_weights(weights_id, path)
+        check_weights_match_id(weights_id, path)
 
 
 # --- what the shapes show -----------------------------------------------------------------------------------
@@ -276,7 +278,7 @@ def test_item_10_what_is_written_reads_back_equal(tmp_path, trained, section):
     for weights_id, path in zip(("fsrt_kp", "fsrt_vox"), written, strict=True):
         files[weights_id] = tmp_path / f"{weights_id}.safetensors"
         convert_checkpoint_to_safetensors(path, files[weights_id])
-    assert same(read_released(files, section)[0], ours)
+    assert same(read_released_weights(files, section)[0], ours)
 
 
 def test_the_written_files_are_the_authors_dicts_of_tensors(tmp_path, trained, section):
@@ -337,9 +339,9 @@ def test_item_10_the_published_layout_both_ways(tmp_path, golden):
     files = {"fsrt_vox": tmp_path / "vox.safetensors", "fsrt_kp": tmp_path / "kp.safetensors"}
     convert_checkpoint_to_safetensors(net_file, files["fsrt_vox"])
     convert_checkpoint_to_safetensors(detector, files["fsrt_kp"])
-    check_released_weights("fsrt_vox", files["fsrt_vox"])
-    check_released_weights("fsrt_kp", files["fsrt_kp"])
-    assert same(read_released(files)[0], ours)
+    check_weights_match_id("fsrt_vox", files["fsrt_vox"])
+    check_weights_match_id("fsrt_kp", files["fsrt_kp"])
+    assert same(read_released_weights(files)[0], ours)
     released = load_released(files)
     assert released.metadata["architecture"] == to_builtins(net)
     assert load_reenactor(SPEC, {"renderer": released}).architecture == net
@@ -349,4 +351,4 @@ def test_item_10_the_published_layout_both_ways(tmp_path, golden):
     with pytest.raises(
         InvalidSettings, match=r"trained with other settings: fsrt.net.start_octave 0 \(theirs: -1\)"
     ):
-        read_released(files, no_negative)
+        read_released_weights(files, no_negative)

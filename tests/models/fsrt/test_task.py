@@ -8,10 +8,10 @@ from msgspec import to_builtins
 from models.checkpoint import read_checkpoint
 from models.errors import InvalidFile, InvalidSettings
 from models.fsrt import inference
-from models.fsrt.config import AugmentConfig, SamplingConfig
-from models.fsrt.detector_task import LANDMARK_GROUPS, KeypointTask, landmark_group_means
+from models.fsrt.config import AugmentConfig, TrainingSampleConfig
+from models.fsrt.detector_task import KEYPOINT_LANDMARK_GROUPS, KeypointTask, landmark_group_means
 from models.fsrt.spec import SPEC
-from models.fsrt.task import ReenactmentTask
+from models.fsrt.task import FsrtReenactmentTask
 from models.loading import load_reenactor
 from models.reenactor import ClipFrames
 from tests.models.one_clip import tables
@@ -23,9 +23,9 @@ def batch_of(task, clip, training: bool = True, size: int = 3) -> dict[str, torc
 
 
 @pytest.fixture
-def task(nano) -> ReenactmentTask:
+def task(nano) -> FsrtReenactmentTask:
     torch.manual_seed(0)
-    task = ReenactmentTask(nano, SamplingConfig(sources=2, queries=32), AugmentConfig())
+    task = FsrtReenactmentTask(nano, TrainingSampleConfig(sources=2, queries=32), AugmentConfig())
     task.net.eval()
     return task
 
@@ -139,10 +139,10 @@ def test_distilled_keypoints_are_means_of_landmark_groups():
     landmarks = np.random.default_rng(0).uniform(0, 100, (3, 68, 2))
     keypoints = landmark_group_means(landmarks, 100)
     eye = list(range(36, 42))
-    assert eye in [list(group) for group in LANDMARK_GROUPS]
+    assert eye in [list(group) for group in KEYPOINT_LANDMARK_GROUPS]
     expected = landmarks[:, eye].mean(1) / 50 - 1
     np.testing.assert_allclose(
-        keypoints[:, [list(g) for g in LANDMARK_GROUPS].index(eye)], expected, rtol=1e-5
+        keypoints[:, [list(g) for g in KEYPOINT_LANDMARK_GROUPS].index(eye)], expected, rtol=1e-5
     )
 
 

@@ -17,13 +17,13 @@ from models.api import Loss
 from models.fsrt.config import (
     AugmentConfig,
     DiscriminatorConfig,
-    ImageLossConfig,
-    SamplingConfig,
+    ImageLossRenderingConfig,
+    TrainingSampleConfig,
     full_architecture,
 )
 from models.fsrt.image_task import AdversarialTask
 from models.fsrt.phases import PHASES
-from models.fsrt.task import AugmentedFrames, ReenactmentTask
+from models.fsrt.task import AugmentedFrames, FsrtReenactmentTask
 from models.perception.vgg19 import Vgg19, Vgg19Layers
 from pipelines.train.net_parts import freeze_other_parts
 from tests.models.one_pass import shared_pass, with_losses
@@ -46,9 +46,9 @@ def fill_vgg(golden, net: Vgg19Layers) -> Vgg19Layers:
 def task(golden) -> AdversarialTask:
     task = AdversarialTask(
         replace(full_architecture(), image_size=128),
-        SamplingConfig(),
+        TrainingSampleConfig(),
         AugmentConfig(),
-        ImageLossConfig(),
+        ImageLossRenderingConfig(),
         DiscriminatorConfig(),
     )
     for part in task.net.children():
@@ -102,7 +102,7 @@ def stepped(
     """Step `number` of a phase, terms in `watched` of weight 0, as the loop computes it."""
     setting = PHASES[phase]
     setting = with_losses(setting, dict.fromkeys(watched, Loss(0.0)))
-    learning = freeze_other_parts(task.net, setting.trainable)
+    learning = freeze_other_parts(task.net, setting.trainable_parts)
     task.net.zero_grad(set_to_none=True)
     task.augment_frames = lambda batch: views_of(golden, sources, cropped)
     queries = ((torch.arange(1024) * 37) % 16_384).expand(2, -1)
@@ -126,7 +126,7 @@ class ByPhase:
 
     def __init__(self, task: AdversarialTask, phase: str) -> None:
         self.net, self.task = task.net, task
-        self.losses = task.losses if phase != "warmup" else partial(ReenactmentTask.losses, task)
+        self.losses = task.losses if phase != "warmup" else partial(FsrtReenactmentTask.losses, task)
 
 
 NAMES = {  # ours, theirs, and the weight they have applied already

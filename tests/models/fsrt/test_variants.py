@@ -12,13 +12,13 @@ from models.fsrt.config import (
     AugmentConfig,
     DiscriminatorConfig,
     FsrtConfig,
-    ImageLossConfig,
-    SamplingConfig,
+    ImageLossRenderingConfig,
+    TrainingSampleConfig,
     tiny_architecture,
 )
 from models.fsrt.image_task import AdversarialTask
 from models.fsrt.network import Decoder, Encoder
-from models.fsrt.task import ReenactmentTask
+from models.fsrt.task import FsrtReenactmentTask
 from pipelines import config
 from pipelines.train.net_parts import freeze_other_parts
 from tests.models.one_clip import tables
@@ -44,7 +44,7 @@ def test_the_row_learns_one_batch_in_a_tiny_form(row, clip, tmp_path):
     file.write_text(yaml.safe_dump({"use": ["run/tiny"], "fsrt": own.get("fsrt", {})}))
     fsrt = config.load_config(file).config.fsrt
     torch.manual_seed(0)
-    task = ReenactmentTask(fsrt.net, fsrt.sampling, fsrt.augment)
+    task = FsrtReenactmentTask(fsrt.net, fsrt.sampling, fsrt.augment)
     phase = fsrt.phases["warmup"]
     adam = torch.optim.Adam(freeze_other_parts(task.net, phase.trainable).values(), lr=1e-3)
     batch = batch_of(task, clip)
@@ -66,9 +66,9 @@ def test_the_row_learns_one_batch_in_a_tiny_form(row, clip, tmp_path):
 def test_the_adversarial_step_reaches_every_part(net, sampling, clip):
     torch.manual_seed(0)
     task = AdversarialTask(
-        replace(tiny_architecture(), **net), SamplingConfig(queries=64, **sampling),
+        replace(tiny_architecture(), **net), TrainingSampleConfig(queries=64, **sampling),
         AugmentConfig(out_of_frame=0.0),
-        ImageLossConfig(), DiscriminatorConfig(size=64, width=4, max_width=16),
+        ImageLossRenderingConfig(), DiscriminatorConfig(size=64, width=4, max_width=16),
     )  # fmt: skip
     terms = task.losses(batch_of(task, clip, size=2))
     torch.stack([term() for term in terms.values()]).sum().backward()
@@ -122,9 +122,9 @@ def test_item_5_permuting_sources_permutes_z_and_leaves_the_picture(attention, n
     order = [2, 0, 1]
     z = encoder(**scene)
     turned = encoder(**{name: tensor[:, order] for name, tensor in scene.items()})
-    by_source = z.unflatten(1, (3, nano.token_count))
+    by_source = z.unflatten(1, (3, nano.tokens_per_source))
     torch.testing.assert_close(
-        turned.unflatten(1, (3, nano.token_count)), by_source[:, order], rtol=0, atol=1e-5
+        turned.unflatten(1, (3, nano.tokens_per_source)), by_source[:, order], rtol=0, atol=1e-5
     )
     pictures = [
         decoder.render_image(t, 16, scene["keypoints"][:, 0], scene["expression"][:, 0]) for t in (z, turned)
@@ -147,13 +147,15 @@ def of_some(batch: dict[str, torch.Tensor], sources: int) -> dict[str, torch.Ten
     return {name: t for name, t in batch.items() if name != "present"} | {"frames": frames}
 
 
-def three_and(nano, sources: int, variable: str) -> tuple[ReenactmentTask, ReenactmentTask]:
+def three_and(nano, sources: int, variable: str) -> tuple[FsrtReenactmentTask, FsrtReenactmentTask]:
     """A task that draws up to three sources, and one with fewer, of the same weights."""
     nano = replace(nano, initial="balanced")
     torch.manual_seed(0)
     tasks = [
-        ReenactmentTask(nano, SamplingConfig(sources=3, queries=32, variable=variable), AugmentConfig()),
-        ReenactmentTask(nano, SamplingConfig(sources=sources, queries=32), AugmentConfig()),
+        FsrtReenactmentTask(
+            nano, TrainingSampleConfig(sources=3, queries=32, variable=variable), AugmentConfig()
+        ),
+        FsrtReenactmentTask(nano, TrainingSampleConfig(sources=sources, queries=32), AugmentConfig()),
     ]
     tasks[1].net.load_state_dict(tasks[0].net.state_dict())
     for task in tasks:
@@ -175,7 +177,9 @@ def test_a_source_that_does_not_count_changes_no_loss(variable, sources, nano, c
 
 
 def test_each_sample_draws_its_own_number_of_sources(nano, clip):
-    task = ReenactmentTask(nano, SamplingConfig(sources=3, queries=8, variable="mask"), AugmentConfig())
+    task = FsrtReenactmentTask(
+        nano, TrainingSampleConfig(sources=3, queries=8, variable="mask"), AugmentConfig()
+    )
     drawn = [task.sample(np.random.default_rng(i), tables(clip), True)["present"] for i in range(60)]
     assert all(one[0] and (np.diff(one.astype(int)) <= 0).all() for one in drawn)  # the first ones
     counts = np.bincount([one.sum() for one in drawn], minlength=4)[1:]
@@ -214,7 +218,7 @@ def test_without_keypoints_nothing_depends_on_them(nano, scene):
 def test_without_keypoints_the_detector_looks_once(nano, clip, monkeypatch):
     """Its features are still what the expression is read from; where the keypoints are, nobody asks."""
     off = AugmentConfig(out_of_frame=0.0, expression_view="whole")
-    task = ReenactmentTask(replace(nano, keypoint_octaves=0), SamplingConfig(queries=8), off)
+    task = FsrtReenactmentTask(replace(nano, keypoint_octaves=0), TrainingSampleConfig(queries=8), off)
     batch, passes = batch_of(task, clip), []
     task.net.kp_detector.register_forward_hook(lambda *_: passes.append(1))
     task.extract_motion(task.augment_frames(batch))
@@ -223,8 +227,8 @@ def test_without_keypoints_the_detector_looks_once(nano, clip, monkeypatch):
 
 @pytest.mark.parametrize(("view", "cropped"), [("tight", True), ("whole", False), ("centre", True)])
 def test_the_third_view_is_cut_as_the_settings_say(view, cropped, nano, clip):
-    task = ReenactmentTask(
-        nano, SamplingConfig(queries=8), AugmentConfig(expression_view=view, out_of_frame=0.0)
+    task = FsrtReenactmentTask(
+        nano, TrainingSampleConfig(queries=8), AugmentConfig(expression_view=view, out_of_frame=0.0)
     )
     crops = np.stack(
         [task.sample(np.random.default_rng(i), tables(clip), True)["tight_crop"] for i in range(20)]
@@ -271,7 +275,7 @@ def test_item_6_shift_and_scale_follow_the_picture_content(seed):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SamplingConfig(variable="mask"), "variable mask with 1 source: expected sources 2 or more"),
+        (lambda: TrainingSampleConfig(variable="mask"), "variable mask with 1 source: expected sources 2"),
         (lambda: FsrtConfig(phases={"keypoint": None}), "phases.keypoint: expected one of keypoints, warmup"),
         (lambda: AugmentConfig(centre=0.0), "centre 0.0: expected a share above 0"),
         (lambda: Architecture(keypoint_octaves=-1), "keypoint_octaves -1: expected 0 or more"),

@@ -14,7 +14,7 @@ from torch import nn
 
 from models.headgan.conditions import FaceRenderer
 from models.headgan.config import Architecture
-from models.headgan.motion import parse_motion, read_motion
+from models.headgan.motion import parse_head_motion_arrays, read_clip_head_motion
 from models.headgan.released import PUBLISHED_SUFFIXES, to_our_name, to_published_name
 from models.perception.head.default_head import get_analytic_head
 
@@ -108,7 +108,7 @@ class TalkingHead:
         head, at = get_analytic_head(), np.linspace(-1, 1, frames)
         expression = np.zeros((frames, head.n_exp))
         expression[:, 0] = 1 + np.cos(9 * at)
-        motion = parse_motion(
+        motion = parse_head_motion_arrays(
             {
                 "scale": np.full(frames, side / 3.6),
                 "translation": np.stack([side * (0.5 + 0.06 * at), np.full(frames, 0.55 * side), 0 * at], 1),
@@ -154,6 +154,6 @@ def turning() -> SimpleNamespace:
     (12,68,2).
     """
     clip = TalkingHead(frames=12)
-    motion = read_motion(clip.read_field)
+    motion = read_clip_head_motion(clip.read_field)
     marks = FaceRenderer(get_analytic_head(), 64).project_landmarks(torch.from_numpy(motion.pack()))
     return SimpleNamespace(clip=clip, motion=motion, landmarks=marks.numpy())

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.headgan.conditions import FACE_REGIONS, FaceRenderer, nmfc_colours, rasterize_sketch
-from models.headgan.motion import HeadMotion, parse_motion, set_pose
+from models.headgan.conditions import RENDERED_HEAD_REGIONS, FaceRenderer, nmfc_colours, rasterize_sketch
+from models.headgan.motion import HeadMotion, parse_head_motion_arrays, set_pose
 from models.perception.head.default_head import get_analytic_head
 from models.perception.head.dense_fit import DenseFitter
 from models.perception.head.pose import euler_to_rotation, project
@@ -23,7 +23,7 @@ def heads(angles, exp=None, scale=70.0, at=(128.0, 128.0)):
         "angles": np.asarray(angles, float),
         "exp_coeffs": np.zeros((frames, HEAD.n_exp)) if exp is None else exp,
     }
-    return parse_motion(given, HEAD.n_id, HEAD.n_exp)
+    return parse_head_motion_arrays(given, HEAD.n_id, HEAD.n_exp)
 
 
 def rendered(motion, size=256, **options):
@@ -84,7 +84,7 @@ def test_it_is_the_plain_formula_drawn_by_another_rasteriser():
         scale=np.array([66.0]), rotation=euler_to_rotation([10], [-20], [5]),
         translation=np.array([[120, 140, 3.0]]),
     )  # fmt: skip
-    kept = np.logical_or.reduce([HEAD.regions[name] for name in FACE_REGIONS])
+    kept = np.logical_or.reduce([HEAD.regions[name] for name in RENDERED_HEAD_REGIONS])
     shape = HEAD.mean + HEAD.id_basis @ motion.identity[0].astype(float)
     shape = shape + HEAD.exp_basis @ motion.expression[0].astype(float)
     points = project(shape, 66.0, motion.rotation[0].astype(float), motion.translation[0].astype(float))
@@ -183,7 +183,7 @@ def talking(frames=12):
         identity=identity, expression=motion.expression, scale=motion.scale,
         rotation=motion.rotation, translation=motion.translation,
     )  # fmt: skip
-    chosen = np.flatnonzero(HEAD.regions[FACE_REGIONS[0]])
+    chosen = np.flatnonzero(HEAD.regions[RENDERED_HEAD_REGIONS[0]])
     chosen = chosen[np.linspace(0, len(chosen) - 1, 1035).astype(int)]
     shape = HEAD.shape(motion.identity, motion.expression)[:, chosen]
     return motion, chosen, project(shape, motion.scale, motion.rotation, motion.translation)

@@ -81,7 +81,10 @@ def test_settings_load_no_torch():
         (
             {
                 "phases": {
-                    "decay": with_update(PHASES["decay"], losses={"l1": Loss(50.0), "mask": Loss(10.0)})
+                    "decay": with_update(
+                        PHASES["decay"],
+                        losses={"l1": Loss(50.0), "mask": Loss(10.0)},
+                    )
                 }
             },
             r"phases\.decay weighs mask, which net\.mask false leaves out; set it to null",

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from models.checkpoint import Checkpoint, read_checkpoint
 from models.errors import InvalidFile, InvalidSettings
-from models.headgan.config import Architecture, AudioConfig
+from models.headgan.config import Architecture, AudioFeatureConfig
 from models.headgan.inference import CheckpointModelSettings, HeadGanReenactor
 from models.headgan.network import Generator
 from models.headgan.spec import SPEC
@@ -60,7 +60,8 @@ def about():
         "model": "headgan", "phase": "adversarial", "provenance": {"tokens": "none"},
         "architecture": to_builtins(NET), "head": "analytic_head", "identity": "clip_mean",
         "shading": "smooth",
-        "hearing": to_builtins(AudioConfig()), "speech": {"encoder": "headgan", "audio_align": "centred"},
+        "hearing": to_builtins(AudioFeatureConfig()),
+        "speech": {"encoder": "headgan", "audio_align": "centred"},
     }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ def clip(talking_head):
 
 def learned(task: HeadGanTask, phase: Phase, batches: list[Any], falling: bool = False) -> list[Any]:
     """Train, a step each batch; falling: the rate falls to 0 -> the terms of each step."""
-    freeze_other_parts(task.net, phase.trainable)
+    freeze_other_parts(task.net, phase.trainable_parts)
     found = []
     adam = torch.optim.Adam((p for p in task.net.parameters() if p.requires_grad), 2e-3, (0.5, 0.999))
     rate = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: 1 - step / len(batches) if falling else 1)
@@ -50,7 +50,12 @@ def one_thread():
 @pytest.mark.usefixtures("one_thread")
 def test_fifty_steps_on_one_clip_lower_l1_of_image_and_warped_image(clip):
     task = build(discriminators=replace(DISCRIMINATORS, mouth=False))
-    losses = {"l1": Loss(50.0), "l1_warped": Loss(50.0), "gan": Loss(1.0), "feature_matching": Loss(10.0)}
+    losses = {
+        "l1": Loss(50.0),
+        "l1_warped": Loss(50.0),
+        "gan": Loss(1.0),
+        "feature_matching": Loss(10.0),
+    }
     phase = with_update(PHASES["adversarial"], losses=losses)
     phase = with_update(
         phase,

@@ -9,15 +9,15 @@ from models.headgan.motion import (
     CAMERA_PARAMETER_COUNT,
     CameraAdaptation,
     HeadMotion,
-    adapt_to_reference,
+    adapt_motion_to_reference_head,
     change_expression,
-    is_window_valid,
+    driving_window_indices,
+    is_fit_window_valid,
     orthonormalize_rotations,
-    parse_motion,
-    read_motion,
+    parse_head_motion_arrays,
+    read_clip_head_motion,
     set_frontal,
     set_pose,
-    window_indices,
 )
 from models.perception.head.pose import AXIS_FLIP, euler_to_rotation, nearest_rotation
 
@@ -40,7 +40,7 @@ def golden_clip():
     i = np.arange(40)
     place = np.stack([120 + 4 * np.sin(0.25 * i), 130 + 3 * np.cos(0.4 * i), 1 + 0.1 * i], axis=1)
     given = {"scale": 90 + 5 * np.sin(0.3 * i), "translation": place, "exp_coeffs": np.zeros((40, 3))}
-    return parse_motion({**given, "angles": np.zeros((40, 3))}, 4, 3)
+    return parse_head_motion_arrays({**given, "angles": np.zeros((40, 3))}, 4, 3)
 
 
 GOLDEN_REFERENCE = HeadMotion(
@@ -62,23 +62,23 @@ def fields(frames=5):
 def test_one_identity_serves_the_clip_or_each_frame_keeps_its_own():
     given = fields()
     np.testing.assert_array_equal(
-        read_motion(given.__getitem__).identity, np.tile(given["id_coeffs"], (5, 1))
+        read_clip_head_motion(given.__getitem__).identity, np.tile(given["id_coeffs"], (5, 1))
     )
-    each = read_motion(given.__getitem__, "frame")
+    each = read_clip_head_motion(given.__getitem__, "frame")
     np.testing.assert_allclose(each.identity, given["id_frames"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("identity", ["clip_mean", "frame"])
 def test_frames_that_are_asked_for_are_read_alone_and_in_order(identity):
     given = fields()
-    whole, some = (read_motion(given.__getitem__, identity, frames) for frames in (None, [3, 0, 3]))
+    whole, some = (read_clip_head_motion(given.__getitem__, identity, frames) for frames in (None, [3, 0, 3]))
     np.testing.assert_array_equal(some.pack(), whole.pack()[[3, 0, 3]])
 
 
 def test_a_field_of_the_wrong_shape_is_named():
     given = fields() | {"translation": np.zeros((5, 2))}
     with pytest.raises(ValueError, match=r"translation: found shape \(5, 2\), expected \(5, 3\)"):
-        read_motion(given.__getitem__)
+        read_clip_head_motion(given.__getitem__)
 
 
 def test_packed_numbers_are_identity_expression_scale_rotation_translation():
@@ -101,15 +101,15 @@ def test_a_smaller_image_holds_the_same_head():
 
 
 def test_a_window_is_oldest_first_and_repeats_the_first_frame():
-    assert window_indices(7) == [5, 6, 7]
-    assert window_indices(1) == [0, 0, 1]
-    assert window_indices(0) == [0, 0, 0]
-    assert window_indices(3, frames=1) == [3]
+    assert driving_window_indices(7) == [5, 6, 7]
+    assert driving_window_indices(1) == [0, 0, 1]
+    assert driving_window_indices(0) == [0, 0, 0]
+    assert driving_window_indices(3, frames=1) == [3]
 
 
 def test_a_window_is_trusted_when_all_its_frames_are():
     valid = np.array([1, 1, 0, 1, 1, 1], bool)
-    assert [is_window_valid(valid, t) for t in range(6)] == [True, True, False, False, False, True]
+    assert [is_fit_window_valid(valid, t) for t in range(6)] == [True, True, False, False, False, True]
 
 
 # --- explicit parameters ------------------------------------------------------------------------------------
@@ -125,8 +125,10 @@ def turned(frame, by):
 
 def test_angles_or_rotations_drive_a_head():
     angles = np.array([[0, 10, 0], [5, -20, 3.0]])
-    by_angles = parse_motion({**GIVEN, "angles": angles}, 4, 3)
-    by_rotations = parse_motion({**GIVEN, "rotation": turned(0, 1), "id_coeffs": np.arange(4.0)}, 4, 3)
+    by_angles = parse_head_motion_arrays({**GIVEN, "angles": angles}, 4, 3)
+    by_rotations = parse_head_motion_arrays(
+        {**GIVEN, "rotation": turned(0, 1), "id_coeffs": np.arange(4.0)}, 4, 3
+    )
     np.testing.assert_allclose(by_angles.rotation, by_rotations.rotation, atol=1e-6)
     np.testing.assert_allclose(by_angles.angles, angles, atol=1e-4)
     assert (by_angles.identity == 0).all()
@@ -166,12 +168,12 @@ def test_angles_or_rotations_drive_a_head():
 )
 def test_parameters_that_cannot_be_used_are_named(changed, told):
     with pytest.raises(InvalidFile, match=told):
-        parse_motion({**GIVEN, **changed}, 4, 3)
+        parse_head_motion_arrays({**GIVEN, **changed}, 4, 3)
 
 
 def test_an_affine_cameras_rows_may_be_a_little_askew():
     skewed = turned(0, 1) + 0.03
-    found = parse_motion({**GIVEN, "rotation": skewed}, 4, 3)
+    found = parse_head_motion_arrays({**GIVEN, "rotation": skewed}, 4, 3)
     np.testing.assert_allclose(found.rotation, skewed, rtol=1e-6)
 
 
@@ -187,7 +189,7 @@ def test_an_affine_cameras_rows_may_be_a_little_askew():
 def test_golden_camera_adaptation(name, how):
     """Acceptance test 3 of the specification."""
     driving, expected = golden_clip(), ADAPTED["results"][name]
-    found = adapt_to_reference(driving, GOLDEN_REFERENCE, how)
+    found = adapt_motion_to_reference_head(driving, GOLDEN_REFERENCE, how)
     np.testing.assert_allclose(found.scale, expected["s"], rtol=1e-6)
     np.testing.assert_allclose(found.translation[:3].ravel(), expected["t_first3"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found.translation[-1], expected["t_last"], rtol=1e-5)
@@ -196,7 +198,7 @@ def test_golden_camera_adaptation(name, how):
 
 def test_reenactment_takes_the_references_identity_and_the_drivers_face():
     driving, reference = motion(20), motion(3, seed=1)
-    found = adapt_to_reference(driving, reference)
+    found = adapt_motion_to_reference_head(driving, reference)
     np.testing.assert_allclose(found.identity, np.tile(reference.identity[0], (20, 1)), rtol=1e-6)
     np.testing.assert_array_equal(found.expression, driving.expression)
     np.testing.assert_array_equal(found.rotation, driving.rotation)
@@ -204,7 +206,7 @@ def test_reenactment_takes_the_references_identity_and_the_drivers_face():
 
 def test_an_adapted_head_has_the_references_size_and_place_on_average():
     driving, reference = motion(400), motion(30, seed=1)
-    found = adapt_to_reference(driving, reference, CameraAdaptation(frames=1))
+    found = adapt_motion_to_reference_head(driving, reference, CameraAdaptation(frames=1))
     assert found.scale.mean() == pytest.approx(reference.scale.mean(), rel=1e-5)
     for one, other in zip((found, reference), (reference, found), strict=True):
         place = (one.translation / one.scale[:, None]).mean(0)
@@ -213,11 +215,13 @@ def test_an_adapted_head_has_the_references_size_and_place_on_average():
 
 def test_standardising_takes_the_references_spread_and_needs_one():
     driving, reference = motion(40), motion(30, seed=1)
-    found = adapt_to_reference(driving, reference, CameraAdaptation(standardise=True, frames=1))
+    found = adapt_motion_to_reference_head(driving, reference, CameraAdaptation(standardise=True, frames=1))
     spread = (reference.translation / reference.scale[:, None]).std(0)
     np.testing.assert_allclose((found.translation / found.scale[:, None]).std(0), spread, rtol=1e-4)
     with pytest.raises(InvalidSettings, match="40 driving and 1 reference frames"):
-        adapt_to_reference(driving, reference.select_frames([0]), CameraAdaptation(standardise=True))
+        adapt_motion_to_reference_head(
+            driving, reference.select_frames([0]), CameraAdaptation(standardise=True)
+        )
 
 
 @pytest.mark.parametrize(

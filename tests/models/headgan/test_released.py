@@ -15,12 +15,12 @@ from models.headgan.discriminator import image_discriminator, mouth_discriminato
 from models.headgan.network import Generator
 from models.headgan.phases import PHASES
 from models.headgan.released import (
-    check_released_weights,
+    check_weights_match_id,
     expected_shapes,
     export_released_format,
     infer_architecture,
     load_released,
-    read_released,
+    read_released_weights,
     to_our_name,
     to_published_name,
     to_published_tensors,
@@ -59,7 +59,7 @@ def files(net, tmp_path_factory):
 
 
 def test_what_is_written_is_read_back(net, files, section):
-    tensors, provenance = read_released(files, section)
+    tensors, provenance = read_released_weights(files, section)
     state = net.state_dict()
     assert tensors.keys() == state.keys()
     assert all(torch.equal(tensors[name], state[name]) for name in state)
@@ -89,7 +89,7 @@ def test_the_prefix_of_data_parallelism_is_taken_off(net, files, section, tmp_pa
     }
     path = tmp_path / "wrapped.safetensors"
     save_file(wrapped, path)
-    tensors, _ = read_released({"headgan_vox": path}, section)
+    tensors, _ = read_released_weights({"headgan_vox": path}, section)
     assert set(tensors) == {name for name in net.state_dict() if "discriminator" not in name}
 
 
@@ -107,12 +107,12 @@ def test_a_file_that_does_not_fit_is_refused(net, section, tmp_path, harm, told)
     path = tmp_path / "harmed.safetensors"
     save_file(tensors, path)
     with pytest.raises(InvalidFile, match=told):
-        read_released({"headgan_vox": path}, section)
+        read_released_weights({"headgan_vox": path}, section)
 
 
 def test_the_supplements_net_refuses_official_weights(files, nano, section):
     with pytest.raises(InvalidFile, match=r"unknown: flow_network\.dec_mask\.1"):
-        read_released({"headgan_vox": files["headgan_vox"]}, replace(section, net=nano))
+        read_released_weights({"headgan_vox": files["headgan_vox"]}, replace(section, net=nano))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_the_supplements_net_refuses_official_weights(files, nano, section):
 )
 def test_settings_that_shapes_do_not_show_must_be_theirs_too(files, section, change, told):
     with pytest.raises(InvalidSettings, match=told):
-        read_released(
+        read_released_weights(
             {"headgan_vox": files["headgan_vox"]}, replace(section, net=replace(section.net, **change))
         )
 
@@ -132,17 +132,20 @@ def test_settings_that_shapes_do_not_show_must_be_theirs_too(files, section, cha
 def test_discriminators_that_a_phase_does_not_train_stay_behind(files, section):
     phase = PHASES["adversarial"]
     alone = with_update(phase, "discriminator", parts={"image_discriminator": 1.0})
-    tensors, provenance = read_released(files, section, alone)
+    tensors, provenance = read_released_weights(files, section, alone)
     assert not [name for name in tensors if name.startswith("mouth_discriminator.")]
     assert set(provenance) == {"generator", "image_discriminator"}
-    assert read_released(files, section, phase)[0].keys() == read_released(files, section)[0].keys()
+    assert (
+        read_released_weights(files, section, phase)[0].keys()
+        == read_released_weights(files, section)[0].keys()
+    )
 
 
 def test_a_generator_must_be_among_the_files(files):
     with pytest.raises(InvalidSettings, match="expected headgan_vox among them"):
-        read_released({"headgan_vox_d": files["headgan_vox_d"]})
+        read_released_weights({"headgan_vox_d": files["headgan_vox_d"]})
     with pytest.raises(InvalidSettings, match="no reader for weights fsrt_vox"):
-        read_released({"fsrt_vox": files["headgan_vox"]})
+        read_released_weights({"fsrt_vox": files["headgan_vox"]})
 
 
 @pytest.mark.parametrize(
@@ -172,11 +175,11 @@ def published_size(tmp_path):
 @pytest.mark.slow
 def test_an_imported_file_is_what_its_id_says(published_size):
     for name, path in published_size.items():
-        check_released_weights(name, path)
+        check_weights_match_id(name, path)
     with pytest.raises(InvalidFile, match="this is not headgan_vox_d: tensors"):
-        check_released_weights("headgan_vox_d", published_size["headgan_vox_dm"])
+        check_weights_match_id("headgan_vox_d", published_size["headgan_vox_dm"])
     with pytest.raises(InvalidFile, match="this is not headgan_vox: tensors"):
-        check_released_weights("headgan_vox", published_size["headgan_vox_dm"])
+        check_weights_match_id("headgan_vox", published_size["headgan_vox_dm"])
     made = load_released(published_size)
     assert Architecture(**made.metadata["architecture"]) == official_architecture()
     assert made.metadata["provenance"] == {"generator": "from headgan_vox", "tokens": "transcripts"}
@@ -206,7 +209,7 @@ def test_a_checkpoint_is_written_as_the_authors_files(net, arch, section, tmp_pa
     for path, name in zip(paths, ("headgan_vox", "headgan_vox_d", "headgan_vox_dm"), strict=True):
         again[name] = tmp_path / f"{name}.safetensors"
         save_file(torch.load(path, weights_only=True), again[name])
-    tensors, _ = read_released(again, section)
+    tensors, _ = read_released_weights(again, section)
     assert all(torch.equal(tensors[name], tensor) for name, tensor in net.state_dict().items())
     with pytest.raises(InvalidSettings, match="would be overwritten"):
         export_released_format(net.state_dict(), about, tmp_path / "out")

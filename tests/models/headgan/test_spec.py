@@ -12,16 +12,16 @@ from models.headgan.config import Architecture, DiscriminatorConfig, HeadGanConf
 from models.headgan.phases import PHASES
 from models.headgan.spec import SPEC
 from models.headgan.task import HeadGanTask
-from models.weights import find_weights
+from models.weights import find_third_party_weights
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig
-from pipelines.preprocess.speech import SpeechConfig
+from pipelines.preprocess.speech import SpeechFeaturesConfig
 from tests.models.one_pass import with_losses, with_update
 
 CONFIG = HeadGanConfig()
 
 
 def stages(**changes: Any) -> dict[str, Any]:
-    return {"fit3dmm": Fit3dmmConfig(), "speech": SpeechConfig(encoder="headgan")} | changes
+    return {"fit3dmm": Fit3dmmConfig(), "speech": SpeechFeaturesConfig(encoder="headgan")} | changes
 
 
 def test_a_phase_draws_its_head_and_looks_through_vgg19_as_the_run_says():
@@ -49,16 +49,20 @@ def test_a_phase_reads_what_its_settings_use(phase):
 
 def test_data_that_fit_pass():
     SPEC.check(CONFIG, stages())
-    SPEC.check(replace(CONFIG, net=Architecture(audio=0)), stages(speech=SpeechConfig()))
+    SPEC.check(replace(CONFIG, net=Architecture(audio=0)), stages(speech=SpeechFeaturesConfig()))
     wide = replace(CONFIG, net=Architecture(audio=768), identity="frame", head="lsfm")
     fitted = Fit3dmmConfig(model="lsfm", identity="frame")
-    SPEC.check(wide, stages(speech=SpeechConfig(encoder="wav2vec2_base"), fit3dmm=fitted))
+    SPEC.check(wide, stages(speech=SpeechFeaturesConfig(encoder="wav2vec2_base"), fit3dmm=fitted))
 
 
 @pytest.mark.parametrize(
     ("section", "changes", "message"),
     [
-        (CONFIG, {"speech": SpeechConfig()}, r"audio 300: speech.NAME.encoder log_mel gives vectors of 320"),
+        (
+            CONFIG,
+            {"speech": SpeechFeaturesConfig()},
+            r"audio 300: speech.NAME.encoder log_mel gives vectors of 320",
+        ),
         (CONFIG, {"fit3dmm": Fit3dmmConfig(model="flame")}, "head analytic_head with fits.NAME.model flame"),
         (replace(CONFIG, identity="frame"), {}, "identity frame with fits.NAME.identity clip: expected"),
     ],
@@ -79,7 +83,8 @@ def test_the_parts_are_those_of_the_net(net, discriminators):
         )  # fmt: skip
     weighed = {
         name: with_update(
-            replace(phase, updates=phase.updates | {"discriminator": None}), losses={"l1": Loss(1.0)}
+            replace(phase, updates=phase.updates | {"discriminator": None}),
+            losses={"l1": Loss(1.0)},
         )
         for name, phase in PHASES.items()
     }  # what is weighed has no say
@@ -90,6 +95,6 @@ def test_the_parts_are_those_of_the_net(net, discriminators):
 
 @pytest.mark.parametrize("name", SPEC.released)
 def test_released_weights_are_in_the_registry(name):
-    assert [find_weights(weights).publisher for weights in SPEC.released[name].files] == [
+    assert [find_third_party_weights(weights).publisher for weights in SPEC.released[name].files] == [
         "michaildoukas/headGAN"
     ] * len(SPEC.released[name].files)

@@ -8,7 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.headgan.config import Architecture, AudioConfig, DiscriminatorConfig, ReconstructionLossConfig
+from models.headgan.config import (
+    Architecture,
+    AudioFeatureConfig,
+    DiscriminatorConfig,
+    ReconstructionLossConfig,
+)
 from models.headgan.discriminator import mouth_centre
 from models.headgan.phases import ADVERSARIAL_PHASE
 from models.headgan.task import HeadGanTask
@@ -38,7 +43,7 @@ def test_a_step_is_the_plain_one(talking_head):
         DISCRIMINATORS,
         ReconstructionLossConfig(),
         "analytic_head",
-        AudioConfig(),
+        AudioFeatureConfig(),
         "clip_mean",
         "smooth",
         recompute=True,

@@ -11,13 +11,13 @@ from torch.nn import functional as F
 from models.api import Loss, Phase
 from models.errors import InvalidSettings
 from models.headgan import losses
-from models.headgan.config import Architecture, AudioConfig, ReconstructionLossConfig
+from models.headgan.config import Architecture, AudioFeatureConfig, ReconstructionLossConfig
 from models.headgan.discriminator import crop_around_centres, mouth_centre
 from models.headgan.phases import PHASES
 from models.headgan.task import DiscriminatorOutputs, HeadGanTask
 from models.perception.head.default_head import get_analytic_head
 from models.perception.vgg19 import load_random_vgg19
-from pipelines.preprocess.speech import SpeechConfig
+from pipelines.preprocess.speech import SpeechFeaturesConfig
 from pipelines.train.net_parts import freeze_other_parts
 from tests.models.headgan.tiny_task import DISCRIMINATORS, NET, build, gradients, sample_batch
 from tests.models.one_clip import tables
@@ -212,7 +212,7 @@ def test_the_mouth_is_where_the_picture_shows_it(clip):
 
 # --- who learns from what -----------------------------------------------------------------------------------
 def learn_all(task: HeadGanTask, phase: Phase) -> None:
-    freeze_other_parts(task.net, phase.trainable)
+    freeze_other_parts(task.net, phase.trainable_parts)
 
 
 @pytest.fixture(scope="module")
@@ -394,16 +394,18 @@ def test_vgg19_looks_at_the_target_once(clip, vgg):
 
 # --- what it says of itself ---------------------------------------------------------------------------------
 def test_checkpoints_say_what_draws_and_what_is_heard(vgg):
-    task = build(vgg, speech=SpeechConfig(encoder="headgan", transcripts="said.json"))
+    task = build(vgg, speech=SpeechFeaturesConfig(encoder="headgan", transcripts="said.json"))
     about = task.architecture_metadata()
     assert about["model"] == "headgan"
     assert Architecture(**about["architecture"]) == NET
     assert (about["head"], about["identity"], about["shading"]) == ("analytic_head", "clip_mean", "smooth")
-    assert AudioConfig(**about["hearing"]) == AudioConfig()
-    assert SpeechConfig(**about["speech"]) == SpeechConfig(encoder="headgan")  # no path goes along
+    assert AudioFeatureConfig(**about["hearing"]) == AudioFeatureConfig()
+    assert SpeechFeaturesConfig(**about["speech"]) == SpeechFeaturesConfig(
+        encoder="headgan"
+    )  # no path goes along
     assert task.provenance() == {"tokens": "transcripts", "vgg19": "random"}
-    assert build(speech=SpeechConfig(encoder="headgan")).provenance()["tokens"] == "none"
-    assert "tokens" not in build(speech=SpeechConfig()).provenance()
+    assert build(speech=SpeechFeaturesConfig(encoder="headgan")).provenance()["tokens"] == "none"
+    assert "tokens" not in build(speech=SpeechFeaturesConfig()).provenance()
     assert build().architecture_metadata()["speech"] is None
 
 

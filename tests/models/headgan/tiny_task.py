@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.headgan.config import Architecture, AudioConfig, DiscriminatorConfig, ReconstructionLossConfig
+from models.headgan.config import (
+    Architecture,
+    AudioFeatureConfig,
+    DiscriminatorConfig,
+    ReconstructionLossConfig,
+)
 from models.headgan.task import HeadGanTask
 from models.perception.head.default_head import get_analytic_head
 from tests.models.one_clip import tables
@@ -24,7 +29,7 @@ def build(
 ) -> HeadGanTask:
     torch.manual_seed(0)
     settings = {
-        "terms": ReconstructionLossConfig(), "head": "analytic_head", "hearing": AudioConfig(),
+        "terms": ReconstructionLossConfig(), "head": "analytic_head", "hearing": AudioFeatureConfig(),
         "identity": "clip_mean", "shading": "smooth", "recompute": False,
     }  # fmt: skip
     task = HeadGanTask(net, discriminators, **(settings | more))

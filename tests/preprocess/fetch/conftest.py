@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from pipelines.media import probe_file
 from pipelines.preprocess.download import DownloadConfig, make_download_request
-from pipelines.preprocess.fetch.transport_config import TransportConfig
+from pipelines.preprocess.fetch.transport_config import DownloadTransportConfig
 
 
 class Answer(Struct, frozen=True):
@@ -156,7 +156,7 @@ def server(monkeypatch):
 @pytest.fixture
 def quick(tmp_path):
     """Transport settings without a wait, with a work folder of its own, for a server of this machine."""
-    return TransportConfig(
+    return DownloadTransportConfig(
         private_hosts=("127.0.0.1",),
         folder=str(tmp_path / "work"), seconds_between=0, youtube_seconds_between=0, pause=0.01,
         request_seconds_between=0, longest_pause=0.05, timeout=2, retries=2, longest_wait=5,

@@ -6,7 +6,7 @@ from pipelines.preprocess.fetch.address import (
     is_forbidden_address,
     proxy_url,
     public_url,
-    resolve_address,
+    resolve_video_address,
     sanitize_message,
 )
 
@@ -26,7 +26,7 @@ from pipelines.preprocess.fetch.address import (
     ],
 )  # fmt: skip
 def test_addresses_are_made_canonical(uri, url, host, youtube):
-    found = resolve_address(uri)
+    found = resolve_video_address(uri)
     assert (found.url, found.host, found.youtube) == (url, host, youtube)
 
 
@@ -49,7 +49,7 @@ def test_addresses_are_made_canonical(uri, url, host, youtube):
 )  # fmt: skip
 def test_what_is_no_address_of_a_video_is_rejected(uri):
     with pytest.raises(Rejected) as caught:
-        resolve_address(uri)
+        resolve_video_address(uri)
     assert caught.value.code == "unsupported_url"
     assert "password" not in caught.value.sentence
 
@@ -75,12 +75,14 @@ def test_a_list_leads_to_public_addresses_and_the_users_settings_to_their_own_ne
 
 def test_hosts_named_in_the_settings_may_be_private_and_no_others():
     policy = PrivateAddressPolicy(hosts=("10.0.0.7", "10.0.0.8:8080"))
-    assert resolve_address("http://10.0.0.7:99/a", policy).host == "10.0.0.7:99"
-    assert resolve_address("http://10.0.0.8:8080/a", policy).host == "10.0.0.8:8080"
+    assert resolve_video_address("http://10.0.0.7:99/a", policy).host == "10.0.0.7:99"
+    assert resolve_video_address("http://10.0.0.8:8080/a", policy).host == "10.0.0.8:8080"
     for uri in ("http://10.0.0.8/a", "http://10.0.0.9/a", "http://0x0a000007/a"):
         with pytest.raises(Rejected):
-            resolve_address(uri, policy)
-    assert resolve_address("http://10.0.0.9/a", PrivateAddressPolicy(configured=True)).host == "10.0.0.9"
+            resolve_video_address(uri, policy)
+    assert (
+        resolve_video_address("http://10.0.0.9/a", PrivateAddressPolicy(configured=True)).host == "10.0.0.9"
+    )
 
 
 def test_what_is_told_holds_no_secret():

@@ -17,11 +17,11 @@ from yt_dlp.utils import (
 )
 
 from pipelines.preprocess.fetch.classify_error import (
-    BOT_ERROR,
-    FORBIDDEN_ERROR,
-    RATE_LIMIT_ERROR,
-    TEMPORARY_ERROR,
-    classify_error,
+    BOT_ERROR_CODE,
+    FORBIDDEN_ERROR_CODE,
+    RATE_LIMIT_ERROR_CODE,
+    TEMPORARY_ERROR_CODE,
+    classify_download_error,
 )
 
 
@@ -73,12 +73,12 @@ def said(text, cause=None):
         (said("Join this channel to get access to members-only content like this video"), "needs_auth"),
         (said("This video is only available for registered users. Use --cookies"), "needs_auth"),
         (said("Sign in to confirm you\u2019re not a bot. Use --cookies-from-browser or --cookies"),
-        BOT_ERROR),
-        (said("Sign in to confirm you're not a bot. Use --cookies-from-browser or --cookies"), BOT_ERROR),
-        (said("Try again. YouTube is requiring a captcha challenge before playback"), BOT_ERROR),
+        BOT_ERROR_CODE),
+        (said("Sign in to confirm you're not a bot. Use --cookies-from-browser"), BOT_ERROR_CODE),
+        (said("Try again. YouTube is requiring a captcha challenge before playback"), BOT_ERROR_CODE),
         (said("Video unavailable. This content isn't available, try again later. The current session has "
-              "been rate-limited by YouTube for up to an hour"), RATE_LIMIT_ERROR),
-        (said("Unable to download: HTTP Error 429: Too Many Requests", status(429)), RATE_LIMIT_ERROR),
+              "been rate-limited by YouTube for up to an hour"), RATE_LIMIT_ERROR_CODE),
+        (said("Unable to download: HTTP Error 429: Too Many Requests", status(429)), RATE_LIMIT_ERROR_CODE),
         (said("Watch this video on YouTube. Playback on other websites has been disabled by the video owner"),
          "needs_auth"),
         (said("Video unavailable. Playback on other websites has been disabled by the video owner"),
@@ -86,7 +86,7 @@ def said(text, cause=None):
         (said("This video has been age restricted"), "needs_auth"),
         (said("This live stream recording is not available."), "removed"),
         (said("This live event has ended."), "removed"),
-        (said("This live event will begin in 3 days."), TEMPORARY_ERROR),
+        (said("This live event will begin in 3 days."), TEMPORARY_ERROR_CODE),
         (said("This content is not available on this country domain due to a legal complaint"),
          "geo_blocked"),
         (said("Video unavailable. This video is not available on this country domain due to a legal "
@@ -99,42 +99,42 @@ def said(text, cause=None):
         (said("Unable to download webpage", status(410)), "not_found"),
         (said("Unable to download webpage", status(401)), "needs_auth"),
         (said("Unable to download webpage", status(451)), "geo_blocked"),
-        (said("Unable to download webpage", status(500)), TEMPORARY_ERROR),
-        (said("Unable to download webpage", status(503)), TEMPORARY_ERROR),
-        (TransportError("timed out"), TEMPORARY_ERROR),
-        (IncompleteRead(10, 100), TEMPORARY_ERROR),
-        (SSLError("handshake"), TEMPORARY_ERROR),
-        (ProxyError("no route"), TEMPORARY_ERROR),
-        (ContentTooShortError(10, 100), TEMPORARY_ERROR),
-        (UnavailableVideoError(TimeoutError("only 3 bytes a second came")), TEMPORARY_ERROR),
-        (ExtractorError("Unable to extract player version"), TEMPORARY_ERROR),  # the site changed
-        (said("No video formats found!"), TEMPORARY_ERROR),
-        (said("Something no table knows"), TEMPORARY_ERROR),
+        (said("Unable to download webpage", status(500)), TEMPORARY_ERROR_CODE),
+        (said("Unable to download webpage", status(503)), TEMPORARY_ERROR_CODE),
+        (TransportError("timed out"), TEMPORARY_ERROR_CODE),
+        (IncompleteRead(10, 100), TEMPORARY_ERROR_CODE),
+        (SSLError("handshake"), TEMPORARY_ERROR_CODE),
+        (ProxyError("no route"), TEMPORARY_ERROR_CODE),
+        (ContentTooShortError(10, 100), TEMPORARY_ERROR_CODE),
+        (UnavailableVideoError(TimeoutError("only 3 bytes a second came")), TEMPORARY_ERROR_CODE),
+        (ExtractorError("Unable to extract player version"), TEMPORARY_ERROR_CODE),  # the site changed
+        (said("No video formats found!"), TEMPORARY_ERROR_CODE),
+        (said("Something no table knows"), TEMPORARY_ERROR_CODE),
     ],
 )  # fmt: skip
 def test_failures_are_told_apart(error, code):
-    assert classify_error(as_raised(error), youtube=True).code == code
-    assert classify_error(error, youtube=True).code == code
+    assert classify_download_error(as_raised(error), youtube=True).code == code
+    assert classify_download_error(error, youtube=True).code == code
 
 
 def test_forbidden_is_a_limit_of_youtube_and_a_locked_door_elsewhere():
-    assert classify_error(as_raised(status(403)), youtube=True).code == FORBIDDEN_ERROR
-    assert not classify_error(as_raised(status(403)), youtube=True).is_final
-    assert classify_error(as_raised(status(403)), youtube=False).code == "needs_auth"
+    assert classify_download_error(as_raised(status(403)), youtube=True).code == FORBIDDEN_ERROR_CODE
+    assert not classify_download_error(as_raised(status(403)), youtube=True).is_final
+    assert classify_download_error(as_raised(status(403)), youtube=False).code == "needs_auth"
 
 
 def test_the_wait_a_site_asks_for_is_kept():
-    assert classify_error(as_raised(status(429, {"Retry-After": "120"})), youtube=True).after == 120
-    assert classify_error(as_raised(status(503, {"Retry-After": "7"})), youtube=False).after == 7
+    assert classify_download_error(as_raised(status(429, {"Retry-After": "120"})), youtube=True).after == 120
+    assert classify_download_error(as_raised(status(503, {"Retry-After": "7"})), youtube=False).after == 7
 
 
 def test_missing_formats_after_a_broken_challenge_are_not_the_videos_fault():
     error = as_raised(said("Requested format is not available. Use --list-formats"))
     assert (
-        classify_error(error, True, ["[youtube] x: n challenge solving failed: Some formats"]).code
-        == TEMPORARY_ERROR
+        classify_download_error(error, True, ["[youtube] x: n challenge solving failed: Some formats"]).code
+        == TEMPORARY_ERROR_CODE
     )
-    assert classify_error(error, True, ["something else"]).code == "no_format"
+    assert classify_download_error(error, True, ["something else"]).code == "no_format"
 
 
 def test_an_earlier_failed_way_does_not_decide():
@@ -146,4 +146,4 @@ def test_an_earlier_failed_way_does_not_decide():
             raise TransportError("timed out")  # noqa: B904
     except TransportError:
         error = sys.exc_info()[1]
-    assert classify_error(error, youtube=True).code == TEMPORARY_ERROR
+    assert classify_download_error(error, youtube=True).code == TEMPORARY_ERROR_CODE

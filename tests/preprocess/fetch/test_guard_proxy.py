@@ -7,12 +7,12 @@ import urllib.request
 import pytest
 
 from pipelines.preprocess.fetch.address import PrivateAddressPolicy
-from pipelines.preprocess.fetch.guard_proxy import GuardProxy
+from pipelines.preprocess.fetch.guard_proxy import PrivateAddressGuardProxy
 
 
 @pytest.fixture
 def guard():
-    with GuardProxy(PrivateAddressPolicy(hosts=("127.0.0.1",)), timeout=2) as guard:
+    with PrivateAddressGuardProxy(PrivateAddressPolicy(hosts=("127.0.0.1",)), timeout=2) as guard:
         yield guard
 
 
@@ -57,7 +57,7 @@ def test_a_name_that_cannot_be_looked_up_is_no_trouble_of_the_guard(guard, targe
 
 
 def test_it_is_shut_when_the_download_ends():
-    with GuardProxy(PrivateAddressPolicy(), timeout=2) as guard:
+    with PrivateAddressGuardProxy(PrivateAddressPolicy(), timeout=2) as guard:
         port = guard.server_address[1]
     with pytest.raises(ConnectionRefusedError):
         http.client.HTTPConnection("127.0.0.1", port, timeout=2).connect()

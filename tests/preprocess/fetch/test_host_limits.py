@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.preprocess.fetch.host_limits import HostBusy, HostRateLimits, exclusive_lock
+from pipelines.preprocess.fetch.host_limits import DownloadHostBusy, HostRateLimits, exclusive_lock
 from pipelines.preprocess.fetch.plain_http import RetriesExhausted
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -55,7 +55,10 @@ def test_hosts_do_not_wait_for_each_other(tmp_path):
     hosts = HostRateLimits(tmp_path, 1, 0.2)
     with hosts.use_slot("a.example", 60), hosts.use_slot("b.example", 60):
         pass
-    with pytest.raises(HostBusy, match=r"a\.example accepts no requests"), hosts.use_slot("a.example", 0):
+    with (
+        pytest.raises(DownloadHostBusy, match=r"a\.example accepts no requests"),
+        hosts.use_slot("a.example", 0),
+    ):
         pass
 
 
@@ -78,7 +81,7 @@ def test_back_off_reaches_who_is_waiting_already(tmp_path):
         try:
             with hosts.use_slot("h", 0):
                 ended.append("went")
-        except HostBusy:
+        except DownloadHostBusy:
             ended.append("busy")
 
     with hosts.use_slot("h", 0.6):
@@ -94,7 +97,7 @@ def test_back_off_reaches_who_is_waiting_already(tmp_path):
 def test_no_host_says_more_than_a_day(tmp_path):
     HostRateLimits(tmp_path, 1, 1).back_off("h", 1e12)
     with (
-        pytest.raises(HostBusy, match=r"another 86[34]00 s"),
+        pytest.raises(DownloadHostBusy, match=r"another 86[34]00 s"),
         HostRateLimits(tmp_path, 1, 1).use_slot("h", 0),
     ):
         pass
@@ -132,11 +135,11 @@ def test_only_one_holds_a_lock_file_and_it_is_gone_afterwards(tmp_path):
     [t.join() for t in threads]
     assert most == [1] * 8
     assert not path.exists()
-    with exclusive_lock(path, 1), pytest.raises(HostBusy), exclusive_lock(path, 0):
+    with exclusive_lock(path, 1), pytest.raises(DownloadHostBusy), exclusive_lock(path, 0):
         pass
 
 
-@pytest.mark.parametrize("kind", [HostBusy, RetriesExhausted])
+@pytest.mark.parametrize("kind", [DownloadHostBusy, RetriesExhausted])
 def test_what_is_for_a_later_run_comes_whole_from_a_worker(kind):
     error = pickle.loads(pickle.dumps(kind("h accepts no requests")))
     assert (str(error), error.soon) == ("h accepts no requests", False)

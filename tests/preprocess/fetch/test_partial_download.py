@@ -9,30 +9,30 @@ from pipelines.preprocess.fetch.partial_download import (
     FetchedVideo,
     clear_folder,
     load_complete_download,
-    lock_work_folder,
+    lock_download_folder,
     mark_download_complete,
 )
 
 
 def test_the_folder_stays_after_a_fault_and_goes_after_an_answer(tmp_path):
     def broken():
-        with lock_work_folder(tmp_path, "a", 1) as folder:
+        with lock_download_folder(tmp_path, "a", 1) as folder:
             (folder / "body").write_bytes(b"half")
             raise OSError("network")
 
     with pytest.raises(OSError, match="network"):
         broken()
-    with lock_work_folder(tmp_path, "a", 1) as again:
+    with lock_download_folder(tmp_path, "a", 1) as again:
         assert (again / "body").read_bytes() == b"half"
     assert not list(tmp_path.iterdir())
-    with pytest.raises(Rejected), lock_work_folder(tmp_path, "a", 1):
+    with pytest.raises(Rejected), lock_download_folder(tmp_path, "a", 1):
         raise Rejected("removed", "gone")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_generator_that_is_dropped_keeps_what_it_has(tmp_path):
     def stage():
-        with lock_work_folder(tmp_path, "a", 1) as folder:
+        with lock_download_folder(tmp_path, "a", 1) as folder:
             (folder / "body").write_bytes(b"all")
             yield folder
 
@@ -43,7 +43,10 @@ def test_a_generator_that_is_dropped_keeps_what_it_has(tmp_path):
 
 
 def test_requests_do_not_share_a_folder(tmp_path):
-    with lock_work_folder(tmp_path, ("a", 1080), 1) as one, lock_work_folder(tmp_path, ("a", 720), 1) as two:
+    with (
+        lock_download_folder(tmp_path, ("a", 1080), 1) as one,
+        lock_download_folder(tmp_path, ("a", 720), 1) as two,
+    ):
         assert one != two
 
 
@@ -68,6 +71,6 @@ def test_what_nobody_came_back_for_is_swept_away(tmp_path):
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, times=(time.time() - days * 86_400,) * 2)
     partial_download._sweep.cache_clear()
-    with lock_work_folder(tmp_path, "a", 1):
+    with lock_download_folder(tmp_path, "a", 1):
         assert not (tmp_path / "old").exists()
         assert (tmp_path / "new").exists()

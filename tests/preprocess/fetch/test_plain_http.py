@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from pipelines.errors import Rejected, Transient, UserError
 from pipelines.preprocess.fetch import guard_proxy, plain_http
-from pipelines.preprocess.fetch.address import PrivateAddressPolicy, resolve_address
-from pipelines.preprocess.fetch.host_limits import HostBusy, HostRateLimits
+from pipelines.preprocess.fetch.address import PrivateAddressPolicy, resolve_video_address
+from pipelines.preprocess.fetch.host_limits import DownloadHostBusy, HostRateLimits
 from storage.errors import StoreError
 
 
@@ -24,7 +24,7 @@ def get(server, quick, tmp_path):
         settings = replace(quick, **changes)
         hosts = HostRateLimits(tmp_path / "hosts", settings.per_host, settings.longest_wait)
         return plain_http.fetch_http(
-            resolve_address(server.url + path, PrivateAddressPolicy(hosts=settings.private_hosts)),
+            resolve_video_address(server.url + path, PrivateAddressPolicy(hosts=settings.private_hosts)),
             folder,
             most,
             settings,
@@ -181,9 +181,9 @@ def test_a_wait_that_is_too_long_fails_for_now_and_holds_for_other_recordings(se
     later = formatdate(time.time() + 3600, usegmt=True)
     server.site.answers["/v"] = server.Answer(status=503, headers=[("Retry-After", later)])
     server.site.answers["/w"] = server.Answer(noise)
-    with pytest.raises(HostBusy, match="no requests for another 3"):
+    with pytest.raises(DownloadHostBusy, match="no requests for another 3"):
         get("/v")
-    with pytest.raises(HostBusy):
+    with pytest.raises(DownloadHostBusy):
         get("/w")
     assert server.site.counts["/w"] == 0
 
@@ -255,7 +255,7 @@ def refused(server, quick, tmp_path):
         hosts = HostRateLimits(tmp_path / "hosts", 1, 1)
         with pytest.raises(Rejected) as caught:
             plain_http.fetch_http(
-                resolve_address(uri), tmp_path, 10**9, replace(quick, private_hosts=()), hosts
+                resolve_video_address(uri), tmp_path, 10**9, replace(quick, private_hosts=()), hosts
             )
         assert caught.value.code == "unsupported_url"
         assert not server.site.requests
@@ -291,7 +291,7 @@ def test_a_name_whose_address_changes_after_the_check_is_asked_at_the_one_checke
 
 def test_a_mirror_of_the_settings_may_be_this_machine(server, quick, tmp_path, noise):
     server.site.answers["/v"] = server.Answer(noise)
-    mirror = resolve_address(server.url + "/v", PrivateAddressPolicy(configured=True))
+    mirror = resolve_video_address(server.url + "/v", PrivateAddressPolicy(configured=True))
     settings = replace(quick, private_hosts=())
     assert (
         plain_http.fetch_http(
@@ -334,12 +334,14 @@ def test_a_proxy_is_used_and_its_password_is_not_told(server, get, quick, monkey
     server.site.answers["http://videos.example/v"] = server.Answer(noise)
     folder, gate = get.folder, HostRateLimits(get.folder / "hosts", 1, 1)
     settings = replace(quick, proxy_env="MY_PROXY", retries=0)
-    path = plain_http.fetch_http(resolve_address("http://videos.example/v"), folder, 10**9, settings, gate)
+    path = plain_http.fetch_http(
+        resolve_video_address("http://videos.example/v"), folder, 10**9, settings, gate
+    )
     assert path.read_bytes() == noise
     assert server.site.requests[0][1]["Proxy-Authorization"].startswith("Basic ")
     monkeypatch.setenv("MY_PROXY", "http://user:geheim@127.0.0.1:1")
     with pytest.raises(Transient) as caught:
-        plain_http.fetch_http(resolve_address("http://videos.example/w"), folder, 10**9, settings, gate)
+        plain_http.fetch_http(resolve_video_address("http://videos.example/w"), folder, 10**9, settings, gate)
     assert "geheim" not in str(caught.value)
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from pipelines.config import ConfigError, load_config
 from pipelines.engine.keys import to_json_value
-from pipelines.preprocess.fetch.transport_config import TransportConfig
+from pipelines.preprocess.fetch.transport_config import DownloadTransportConfig
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from pipelines.preprocess.fetch.transport_config import TransportConfig
 )
 def test_impossible_settings_say_why_without_secrets(setting, value, sentence):
     with pytest.raises(ValueError, match=sentence) as caught:
-        TransportConfig(**{setting: value})
+        DownloadTransportConfig(**{setting: value})
     assert "geheim" not in str(caught.value)
 
 

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from pipelines.errors import Rejected, Transient
-from pipelines.preprocess.fetch.host_limits import HostBusy
+from pipelines.preprocess.fetch.host_limits import DownloadHostBusy
 from pipelines.preprocess.fetch.transports import fetch_recording
 from storage.errors import StoreError
 from storage.mirrors import MIRROR_EXTENSIONS
@@ -141,9 +141,9 @@ def test_a_killed_process_leaves_what_it_had_to_the_next(server, quick, ask, che
         "import sys\nfrom pathlib import Path\n"
         "from pipelines.preprocess.download import DownloadConfig, make_download_request\n"
         "from pipelines.preprocess.fetch.transports import fetch_recording\n"
-        "from pipelines.preprocess.fetch.transport_config import TransportConfig\n"
+        "from pipelines.preprocess.fetch.transport_config import DownloadTransportConfig\n"
         "row = {'id': 'rec', 'uri': sys.argv[1], 'span': []}\n"
-        "settings = TransportConfig(folder=sys.argv[2], private_hosts=('127.0.0.1',))\n"
+        "settings = DownloadTransportConfig(folder=sys.argv[2], private_hosts=('127.0.0.1',))\n"
         "with fetch_recording(make_download_request(row, DownloadConfig()), settings, None): pass\n"
     )
     url, folder = f"{server.url}/a.mp4", tmp_path / "work"
@@ -280,7 +280,7 @@ def test_a_host_that_wants_rest_is_no_reason_to_give_a_recording_up(
     server, quick, ask, check, order, headers
 ):
     server.site.answers["/a.mp4"] = server.Answer(status=429, headers=headers)
-    with pytest.raises(HostBusy):
+    with pytest.raises(DownloadHostBusy):
         transport_of(ask(f"{server.url}/a.mp4"), replace(quick, give_up=True, order=order), check)
 
 

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from pipelines.errors import Rejected, Transient
 from pipelines.media import probe_file
 from pipelines.preprocess.fetch import ytdlp
-from pipelines.preprocess.fetch.address import PrivateAddressPolicy, resolve_address
-from pipelines.preprocess.fetch.host_limits import HostBusy, HostRateLimits
+from pipelines.preprocess.fetch.address import PrivateAddressPolicy, resolve_video_address
+from pipelines.preprocess.fetch.host_limits import DownloadHostBusy, HostRateLimits
 from storage.errors import StoreError
 
 
@@ -25,8 +25,8 @@ def get(server, quick, tmp_path, ask):
         wanted = ask(base + path, span=span, **settings)
         how = replace(quick, **(changes or {}))
         gate = HostRateLimits(tmp_path / "hosts", how.per_host, how.longest_wait)
-        return ytdlp.fetch_ytdlp(
-            resolve_address(wanted.uri, PrivateAddressPolicy(hosts=how.private_hosts)),
+        return ytdlp.download_with_ytdlp(
+            resolve_video_address(wanted.uri, PrivateAddressPolicy(hosts=how.private_hosts)),
             folder,
             wanted,
             how,
@@ -162,10 +162,10 @@ def test_a_page_that_keeps_failing_is_not_an_answer(server, get):
 
 def test_too_many_requests_hold_the_whole_host(server, get, noise):
     server.site.answers["/a.mp4"] = server.Answer(status=429, headers=[("Retry-After", "3600")])
-    with pytest.raises(HostBusy, match="no requests for another 3"):
+    with pytest.raises(DownloadHostBusy, match="no requests for another 3"):
         get("/a.mp4")
     before = len(server.site.requests)
-    with pytest.raises(HostBusy):
+    with pytest.raises(DownloadHostBusy):
         get("/other.mp4")
     assert len(server.site.requests) == before
 
@@ -307,7 +307,7 @@ def test_a_section_from_the_start_has_no_offset(server, get, counting):
 
 
 def test_what_yt_dlp_is_told(quick, ask, tmp_path):
-    address = resolve_address("youtube:abcdefghijk")
+    address = resolve_video_address("youtube:abcdefghijk")
     said = ytdlp.ytdlp_options(
         address, tmp_path, ask("youtube:abcdefghijk", max_height=720), quick, ytdlp.YtdlpLogger()
     )

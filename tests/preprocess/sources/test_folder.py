@@ -3,7 +3,7 @@ import os
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.preprocess.sources.common.files import digest_files, safe_name
+from pipelines.preprocess.sources.common.files import digest_each_file, safe_name
 from pipelines.preprocess.sources.folder import (
     FolderConfig,
     describe_skipped_files,
@@ -226,16 +226,16 @@ def test_external_names_every_video_by_content(corpus):
 
 def test_known_files_are_not_read_again(corpus):
     path = corpus / "solo.mkv"
-    first = digest_files([path])[path]
+    first = digest_each_file([path])[path]
     stat = path.stat()
     with path.open("r+b") as stream:  # same size, inode and time, other content: only reading would tell
         stream.write(b"SOLO")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert digest_files([path])[path] == first
+    assert digest_each_file([path])[path] == first
 
 
 def test_a_broken_cache_is_rebuilt(corpus, tmp_path):
     path = corpus / "solo.mkv"
-    first = digest_files([path])
+    first = digest_each_file([path])
     (tmp_path / "cache" / "digests.json").write_text("{ not json")
-    assert digest_files([path]) == first
+    assert digest_each_file([path]) == first

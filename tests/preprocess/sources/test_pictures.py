@@ -13,15 +13,15 @@ from pipelines.preprocess.clips_config import FrameCodecConfig
 from pipelines.preprocess.download import DownloadConfig, convert_picture_to_video
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig, fit_clips
 from pipelines.preprocess.keypoints import KeypointsConfig, find_keypoints
-from pipelines.preprocess.recordings import DataConfig, list_source_recordings
+from pipelines.preprocess.recordings import DataConfig, list_corpus_recordings
 from pipelines.preprocess.sources.pictures import (
-    PicturesConfig,
+    PictureFolderConfig,
     describe_skipped_files,
     digest_external_files,
     list_recordings,
     recording_images_to_video,
 )
-from pipelines.preprocess.speech import SpeechConfig, encode_speech
+from pipelines.preprocess.speech import SpeechFeaturesConfig, encode_speech
 from tests.video_files import RUNTIME, face_video, helpers, nets, portrait, predictor
 
 __all__ = ["face_video", "helpers", "nets", "portrait", "predictor"]
@@ -42,8 +42,8 @@ def folder(tmp_path, monkeypatch, portrait):
 
 @pytest.fixture
 def row(folder):
-    (listed,) = list_source_recordings(
-        DataConfig(source="pictures", pictures=PicturesConfig(path=str(folder)))
+    (listed,) = list_corpus_recordings(
+        DataConfig(source="pictures", pictures=PictureFolderConfig(path=str(folder)))
     ).rows
     return listed
 
@@ -57,18 +57,18 @@ def test_pictures_are_listed_and_all_held_out(folder, row):
     assert (row["id"], row["identity"], row["split"], row["source"]) == (
         "eileen", "eileen", "test", "pictures"
     )  # fmt: skip
-    assert list(digest_external_files(PicturesConfig(path=str(folder)))) == ["eileen.png"]
+    assert list(digest_external_files(PictureFolderConfig(path=str(folder)))) == ["eileen.png"]
 
 
 def test_a_folder_of_videos_is_refused_by_the_settings_name(folder):
     (folder / "eileen.png").unlink()
     with pytest.raises(UserError, match=r"data\.NAME\.pictures\.path .* holds no picture: left out are 1"):
-        list_recordings(PicturesConfig(path=str(folder)))
+        list_recordings(PictureFolderConfig(path=str(folder)))
 
 
 def test_what_is_left_out_is_counted(folder):
     assert "left out are 1 .mp4; data.NAME.pictures.extensions lists" in describe_skipped_files(
-        PicturesConfig(path=str(folder))
+        PictureFolderConfig(path=str(folder))
     )
 
 
@@ -91,7 +91,7 @@ def test_a_picture_becomes_a_clip_of_one_frame_with_a_fit_and_speech(row, nets):
     head = {"analytic_head": get_analytic_head()}
     (fit,) = fit_clips({"keypoints": [points], "clips": [clip]}, Fit3dmmConfig(), head, RUNTIME)
     assert len(fit["rotation"]) == 1
-    (speech,) = encode_speech({"clips": [clip]}, SpeechConfig(), {}, RUNTIME)
+    (speech,) = encode_speech({"clips": [clip]}, SpeechFeaturesConfig(), {}, RUNTIME)
     assert len(speech["speech"]) == 1
 
 
@@ -103,7 +103,7 @@ def test_a_picture_that_changed_since_it_was_listed_is_asked_for_again(row, fold
 
 def test_a_file_that_is_no_picture_is_rejected(folder):
     (folder / "eileen.png").write_bytes(b"no picture at all")
-    (row,) = list_recordings(PicturesConfig(path=str(folder))).rows
+    (row,) = list_recordings(PictureFolderConfig(path=str(folder))).rows
     with pytest.raises(Rejected) as caught:
         downloaded(row | {"source": "pictures"})
     assert caught.value.code == "undecodable"

@@ -11,12 +11,12 @@ import pytest
 
 from models.perception.head.default_head import get_analytic_head
 from pipelines.preprocess.sources.synthetic import (
-    FPS,
     SOUND_RATE,
+    SYNTHETIC_VIDEO_FPS,
     SyntheticConfig,
     frame_loudness,
     list_recordings,
-    render_recording,
+    render_synthetic_recording,
 )
 
 
@@ -45,11 +45,11 @@ def dlib_detector_and_predictor():
 
 @pytest.fixture(scope="module")
 def rendered():
-    """Four people, two seconds each: rows and what `render_recording` gives for them."""
+    """Four people, two seconds each: rows and what `render_synthetic_recording` gives for them."""
     rows = list_recordings(
         SyntheticConfig(identities=4, test_identities=2, clips_per_identity=1, seconds=2.0)
     )
-    return [(row, *render_recording(row, get_analytic_head())) for row in rows]
+    return [(row, *render_synthetic_recording(row, get_analytic_head())) for row in rows]
 
 
 def test_rows_are_split_by_identity_and_unique():
@@ -88,7 +88,7 @@ def test_impossible_settings_are_named(bad):
 def test_the_video_has_the_promised_frames_sound_and_truth(rendered):
     row, video, truth = rendered[0]
     frames, sound = decode(video)
-    assert frames.shape == (2 * FPS, 320, 320, 3)
+    assert frames.shape == (2 * SYNTHETIC_VIDEO_FPS, 320, 320, 3)
     assert len(sound) == pytest.approx(2 * SOUND_RATE, abs=2048)  # AAC ends on a whole packet
     assert {name: value.shape[0] for name, value in truth.items() if name != "id"} == dict.fromkeys(
         ("angles", "exp", "scale", "rotation", "translation", "landmarks", "jaw", "loudness"), 50
@@ -102,15 +102,19 @@ def test_another_process_renders_the_same_bytes():
         SyntheticConfig(identities=1, test_identities=0, clips_per_identity=1, seconds=0.6)
     )
     code = (
-        "import sys, json, hashlib; from pipelines.preprocess.sources.synthetic import render_recording;"
+        "import sys, json, hashlib;"
+        "from pipelines.preprocess.sources.synthetic import render_synthetic_recording as render;"
         "from models.perception.head.default_head import get_analytic_head;"
-        "print(hashlib.sha256(render_recording(json.loads(sys.argv[1]), get_analytic_head())[0]).hexdigest())"
+        "print(hashlib.sha256(render(json.loads(sys.argv[1]), get_analytic_head())[0]).hexdigest())"
     )
     there = subprocess.run(
         [sys.executable, "-c", code, json.dumps(rows[0])],
         check=True, capture_output=True, text=True, cwd=Path(__file__).parents[3],
     ).stdout  # fmt: skip
-    assert there.strip() == hashlib.sha256(render_recording(rows[0], get_analytic_head())[0]).hexdigest()
+    assert (
+        there.strip()
+        == hashlib.sha256(render_synthetic_recording(rows[0], get_analytic_head())[0]).hexdigest()
+    )
 
 
 def test_landmarks_are_the_projected_model(rendered):

@@ -7,7 +7,7 @@ from pipelines.preprocess.sources.talkinghead_1kh import (
     Talkinghead1khConfig,
     digest_external_files,
     list_recordings,
-    parse_row,
+    parse_clip_list_row,
     published_clip_name,
 )
 
@@ -121,7 +121,7 @@ def test_tabs_are_one_sentence(listed):
 )
 def test_a_line_and_the_name_of_its_clip_say_the_same(start, frames, left, side):
     cells = (start, start + frames - 1, left, 3, left + side, 3 + side)
-    name, tube = parse_row([PIECE, "400", "400", *map(str, cells)])
+    name, tube = parse_clip_list_row([PIECE, "400", "400", *map(str, cells)])
     assert tube["end"] - tube["start"] == frames
     assert published_clip_name(name, tube) == f"{PIECE}_S%d_E%d_L%d_T%d_R%d_B%d" % cells
 

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import UserError
-from pipelines.preprocess.sources.common.source_tracks import box_in_pixels
+from pipelines.preprocess.sources.common.source_tracks import scale_track_box
 from pipelines.preprocess.sources.voxceleb import (
     VoxcelebConfig,
-    cut_tracks,
     digest_external_files,
     list_recordings,
+    split_utterance_tracks,
 )
 
 VIDEO = "-aB_c123456"
@@ -64,7 +64,7 @@ def test_pixels_of_the_first_set_scale_with_the_height(write):
     (row,) = listed(root, grow=0.0).rows
     # 4:3 and 16:9 copies: 720 lines are twice 360, whatever the width
     for width in (960, 1280):
-        assert box_in_pixels(row["tracks"][0], width, 720) == [490, 180, 708, 396]
+        assert scale_track_box(row["tracks"][0], width, 720) == [490, 180, 708, 396]
 
 
 def test_whole_pixels_that_were_written_as_floats_stay_pixels(write):
@@ -79,7 +79,7 @@ def test_whole_pixels_that_were_written_as_floats_stay_pixels(write):
 def test_shares_of_the_second_set_scale_with_both_sides(write):
     root = write(second_set(range(100)), f"txt/id00017/{VIDEO}/00001.txt")
     (row,) = listed(root, grow=0.0).rows
-    box = box_in_pixels(row["tracks"][0], 1280, 720)
+    box = scale_track_box(row["tracks"][0], 1280, 720)
     assert box == pytest.approx([0.319 * 1280, 0.067 * 720, 0.743 * 1280, 0.82 * 720])
     assert box[2] - box[0] == pytest.approx(box[3] - box[1], rel=0.01)  # square at 16:9
 
@@ -272,14 +272,17 @@ def boxes_of(steps):
 
 def test_a_track_ends_where_its_first_box_is_left():
     boxes = boxes_of([0] + [10] * 19)
-    spans = [ends for ends, _ in cut_tracks(np.arange(20), boxes, VoxcelebConfig())]
+    spans = [ends for ends, _ in split_utterance_tracks(np.arange(20), boxes, VoxcelebConfig())]
     # overlap of squares shifted by s is (100 - s) / (100 + s): under 0.25 from 60 on, exactly a quarter at 60
     assert spans == [(0, 7), (7, 14), (14, 20)]
 
 
 def test_a_missing_frame_ends_a_track():
     frames = np.array([5, 6, 7, 10, 11])
-    assert [ends for ends, _ in cut_tracks(frames, boxes_of([0] * 5), VoxcelebConfig())] == [(5, 8), (10, 12)]
+    assert [ends for ends, _ in split_utterance_tracks(frames, boxes_of([0] * 5), VoxcelebConfig())] == [
+        (5, 8),
+        (10, 12),
+    ]
 
 
 @settings(max_examples=60, deadline=None)
@@ -291,14 +294,14 @@ def test_a_missing_frame_ends_a_track():
 def test_tracks_cover_the_utterance_once_and_do_not_depend_on_the_unit(steps, zoom, longest):
     config = VoxcelebConfig(max_frames=longest)
     boxes = boxes_of(steps)
-    tracks = list(cut_tracks(np.arange(len(boxes)), boxes, config))
+    tracks = list(split_utterance_tracks(np.arange(len(boxes)), boxes, config))
     assert [n for (start, end), _ in tracks for n in range(start, end)] == list(range(len(boxes)))
     assert all(end - start <= longest for (start, end), _ in tracks)
     for (start, end), box in tracks:
         assert (boxes[start:end, :2] >= np.array(box[:2]) - 1e-6).all()
         assert (boxes[start:end, 2:] <= np.array(box[2:]) + 1e-6).all()
     for (ends, box), (other_ends, other) in zip(
-        tracks, cut_tracks(np.arange(len(boxes)), boxes * zoom, config), strict=True
+        tracks, split_utterance_tracks(np.arange(len(boxes)), boxes * zoom, config), strict=True
     ):
         assert ends == other_ends
         assert np.array(other) == pytest.approx(np.array(box) * zoom)

@@ -16,7 +16,7 @@ _INTEGER_AS_FLOAT = re.compile(r"([0-9]+)\.0*")
 _OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
-def parse_number(text: str) -> float:
+def parse_number_cell(text: str) -> float:
     """A finite number; ValueError, with what was found, for other text."""
     text = text.strip()
     value = float(text) if _NUMBER.fullmatch(text) else math.inf
@@ -25,22 +25,22 @@ def parse_number(text: str) -> float:
     return value
 
 
-def parse_integer(text: str) -> int:
+def parse_integer_cell(text: str) -> int:
     """Also one that is written as a float: pandas writes whole numbers as 3657.0 where a cell of their column
     was empty."""
-    value = parse_number(text)
+    value = parse_number_cell(text)
     if not value.is_integer():
         raise ValueError(f"{text.strip()[:40]!r} is not a whole number")
     return int(value)
 
 
-def parse_name(text: str) -> str:
+def parse_name_cell(text: str) -> str:
     """A cell that names somebody or something; a number that pandas wrote as a float is that number."""
     found = _INTEGER_AS_FLOAT.fullmatch(text.strip())
     return found[1] if found else text.strip()
 
 
-def split_line(text: str) -> list[str]:
+def split_csv_line(text: str) -> list[str]:
     """The cells of a line. A quote that is not closed must not swallow the lines after it, and none of the
     published tables has a comma in a cell."""
     return [cell.strip().strip('"').strip() for cell in text.split(",")]

@@ -17,26 +17,26 @@ from typing import Any
 from msgspec import Struct
 
 from pipelines.errors import UserError
-from pipelines.preprocess.sources import Listing
+from pipelines.preprocess.sources import RecordingListing
 from pipelines.preprocess.sources.common.files import (
     YOUTUBE_ID_PATTERN,
     InvalidLine,
     check_id,
-    digest_files,
+    digest_each_file,
     find_metadata_file,
 )
 from pipelines.preprocess.sources.common.rows import (
+    AnnotatedFaceTrack,
     ListedRecording,
     RejectRow,
-    SourceTrack,
     VideoLocation,
-    make_reject,
+    make_reject_row,
 )
 from pipelines.preprocess.sources.common.source_tracks import (
+    MAX_FACE_TRACK_END_SECONDS,
     MAX_SIDE,
-    MAX_TRACK_END_SECONDS,
-    MILLISECOND_CLOCK,
-    make_track,
+    MILLISECOND_TICK_RATE,
+    make_source_track,
     sort_tracks,
 )
 from pipelines.preprocess.sources.common.video_folder import VideoFolder, scan_video_folder
@@ -44,7 +44,7 @@ from storage.uris import ExpandedPath
 
 MAX_NORMALIZED_COORDINATE = 1.5
 """A box with a larger number is not in shares of the frame."""
-MAX_DIGITS = 300
+MAX_EXACT_INTEGER_DIGITS = 300
 """Longer whole numbers are read as floats, which may be infinite: Python refuses those of 4300 digits."""
 _SPACE = re.compile(r"[ \t\r\n]*")
 
@@ -69,19 +69,19 @@ def find_metadata_and_mirror(source: str, config: ClipJsonConfig) -> tuple[Path,
     return path, scan_video_folder(config.mirror, f"data.NAME.{source}.mirror")
 
 
-def digest_metadata_and_mirror(source: str, config: ClipJsonConfig) -> dict[str, str]:
+def digest_metadata_and_mirror_listing(source: str, config: ClipJsonConfig) -> dict[str, str]:
     """sha256 of the file, and a digest of the mirror's listing."""
     path, mirror = find_metadata_and_mirror(source, config)
-    return {path.name: digest_files([path])[path], "mirror": mirror.digest_listing()}
+    return {path.name: digest_each_file([path])[path], "mirror": mirror.digest_listing()}
 
 
-def list_clips(path: Path, mirror: VideoFolder, grow: float, pixels: bool) -> Listing:
+def list_clip_json_recordings(path: Path, mirror: VideoFolder, grow: float, pixels: bool) -> RecordingListing:
     """A row a video with the tracks of all its clips, or a cut clip that the mirror holds, sorted by id.
 
     grow: share of the frame by which a box grows on each side. pixels: boxes may be in pixels.
     """
-    tracks: dict[str, list[SourceTrack]] = {}
-    cut: dict[str, tuple[str, SourceTrack]] = {}
+    tracks: dict[str, list[AnnotatedFaceTrack]] = {}
+    cut: dict[str, tuple[str, AnnotatedFaceTrack]] = {}
     rejects: list[RejectRow] = []
     seen: set[str] = set()
     for key, line, value in read_clip_json(path):
@@ -92,28 +92,28 @@ def list_clips(path: Path, mirror: VideoFolder, grow: float, pixels: bool) -> Li
             video, found = parse_clip(value, grow, pixels)
         except InvalidLine as error:
             code, sentence = error.args
-            rejects.append(make_reject(key[:80], path, line, code, f"{key[:80]}: {sentence}"))
+            rejects.append(make_reject_row(key[:80], path, line, code, f"{key[:80]}: {sentence}"))
             continue
         seen.add(key)
         if key in mirror and video not in mirror:
             # the file is the set's own crop of this clip: the face has all of the frame
             length = found["end"] - found["start"]
-            cut[key] = (video, make_track(0, length, MILLISECOND_CLOCK, (1, 1), (0, 0, 1, 1)))
+            cut[key] = (video, make_source_track(0, length, MILLISECOND_TICK_RATE, (1, 1), (0, 0, 1, 1)))
         else:
             tracks.setdefault(video, []).append(found)
     rows = [
-        _row(video, video, mirror.locate_video(video, video), sort_tracks(own))
+        _row(video, video, mirror.locate_file_or_youtube(video, video), sort_tracks(own))
         for video, own in tracks.items()
     ]
-    rows += [_row(key, video, mirror.locate_video(key), [one]) for key, (video, one) in cut.items()]
-    return Listing(sorted(rows, key=lambda row: row["id"]), rejects)
+    rows += [_row(key, video, mirror.locate_file_or_youtube(key), [one]) for key, (video, one) in cut.items()]
+    return RecordingListing(sorted(rows, key=lambda row: row["id"]), rejects)
 
 
-def _row(id: str, identity: str, place: VideoLocation, tracks: list[SourceTrack]) -> ListedRecording:
+def _row(id: str, identity: str, place: VideoLocation, tracks: list[AnnotatedFaceTrack]) -> ListedRecording:
     return {"id": id, "identity": identity, "split": "", **place, "seed": 0, "tracks": tracks}
 
 
-def parse_clip(clip: object, grow: float, pixels: bool) -> tuple[str, SourceTrack]:
+def parse_clip(clip: object, grow: float, pixels: bool) -> tuple[str, AnnotatedFaceTrack]:
     """The value of one clip -> YouTube id, track."""
     if not isinstance(clip, dict):
         raise InvalidLine("malformed_row", "expected a mapping with ytb_id, duration and bbox")
@@ -128,8 +128,8 @@ def parse_clip(clip: object, grow: float, pixels: bool) -> tuple[str, SourceTrac
     # both spellings hold seconds
     unit = "frame" if "start_frame" in time and "start_sec" not in time else "sec"
     start, end = (_number(time, f"{name}_{unit}") for name in ("start", "end"))
-    ticks = round(start * MILLISECOND_CLOCK), round(end * MILLISECOND_CLOCK)
-    if not (0 <= start < end <= MAX_TRACK_END_SECONDS and ticks[0] < ticks[1]):
+    ticks = round(start * MILLISECOND_TICK_RATE), round(end * MILLISECOND_TICK_RATE)
+    if not (0 <= start < end <= MAX_FACE_TRACK_END_SECONDS and ticks[0] < ticks[1]):
         raise InvalidLine(
             "malformed_span", f"from {start} to {end} s: expected an end after the start, both >= 0"
         )
@@ -148,7 +148,7 @@ def parse_clip(clip: object, grow: float, pixels: bool) -> tuple[str, SourceTrac
         size = (1, 1)
     if not (edges[0] < edges[2] and edges[1] < edges[3] and grown[0] < grown[2] and grown[1] < grown[3]):
         raise InvalidLine("malformed_box", f"left, top, right, bottom {edges}: the box is empty")
-    return video, make_track(*ticks, MILLISECOND_CLOCK, size, grown)
+    return video, make_source_track(*ticks, MILLISECOND_TICK_RATE, size, grown)
 
 
 def _number(values: Mapping[str, object], name: str) -> float:
@@ -159,7 +159,7 @@ def _number(values: Mapping[str, object], name: str) -> float:
 
 
 def _integer(digits: str) -> float:
-    return int(digits) if len(digits) <= MAX_DIGITS else float(digits)
+    return int(digits) if len(digits) <= MAX_EXACT_INTEGER_DIGITS else float(digits)
 
 
 # --- the file -----------------------------------------------------------------------------------------------

@@ -15,12 +15,12 @@ from pipelines.engine.file_cache import FileFactCache
 from pipelines.errors import UserError
 from storage.content_cache import cache_folder
 
-MAX_NAME_LENGTH = 32
+MAX_ID_LENGTH = 32
 """Characters of an id or of an identity. Tar gives 100 bytes to the name of a shard's member,
 `{identity}#{id}#{start}#{end}.{field}.{ext}`: 32 + 1 + 32 + 1 + 7 + 1 + 7, ticks of four days, are 81; the
 longest field, `.landmarks3d.npy`, takes 16 more."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
-SAFE_ID_PATTERN = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME_LENGTH}}}")
+SAFE_ID_PATTERN = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_ID_LENGTH}}}")
 YOUTUBE_ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{11}")
 
 
@@ -57,16 +57,16 @@ def safe_name(text: str) -> str:
 
 def shorten_name(safe: str) -> str:
     """A name of safe characters as it is if it fits, else its begin and a hash."""
-    return safe if len(safe) <= MAX_NAME_LENGTH else name_with_hash(safe, safe)
+    return safe if len(safe) <= MAX_ID_LENGTH else name_with_hash(safe, safe)
 
 
 def name_with_hash(safe: str, full: str) -> str:
     """As much of a safe name as fits, and 8 digits of the hash of `full`, which tells it from others."""
     digest = hashlib.sha256(full.encode()).hexdigest()[:8]
-    return f"{safe[: MAX_NAME_LENGTH - len(digest) - 1]}-{digest}"
+    return f"{safe[: MAX_ID_LENGTH - len(digest) - 1]}-{digest}"
 
 
-def has_utf8_name(path: Path | str) -> bool:
+def is_utf8_path(path: Path | str) -> bool:
     """Other names cannot be written down; Python keeps their bytes as surrogates."""
     return not any("\ud800" <= char <= "\udfff" for char in str(path))
 
@@ -75,7 +75,7 @@ def check_id(what: str, text: str) -> str:
     """The text if it is safe as an id and as a part of a file's name; BadLine if not."""
     if not SAFE_ID_PATTERN.fullmatch(text):
         quoted = text if len(text) <= 80 else f"{text[:80]}..."
-        expected = f"1 to {MAX_NAME_LENGTH} letters, digits, '_' and '-' only"
+        expected = f"1 to {MAX_ID_LENGTH} letters, digits, '_' and '-' only"
         raise InvalidLine("unsafe_id", f"{what} {quoted!r}: expected {expected}")
     return text
 
@@ -164,7 +164,7 @@ def read_text_lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, text
 
 
-def digest_files(paths: Iterable[Path]) -> dict[Path, str]:
+def digest_each_file(paths: Iterable[Path]) -> dict[Path, str]:
     """sha256 of every file. A file whose size, time and inode stand in the cache is not read again."""
     known = FileFactCache(cache_folder() / "digests.json", "sha256")
     found = {path: known.get(path, partial(_sha256, path)) for path in paths}

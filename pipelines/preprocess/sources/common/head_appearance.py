@@ -12,7 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from models.perception.head.analytic_components import EYE_X, FULL_BLINK_SIGMAS, MOUTH_X, MOUTH_Y, lip_mask
+from models.perception.head.analytic_components import (
+    EYE_X,
+    FULL_BLINK_SIGMAS,
+    MOUTH_X,
+    MOUTH_Y,
+    lip_weight_at_points,
+)
 from models.perception.head.analytic_head import EYE_HALF_WIDTH
 from models.perception.head.morphable import MorphableModel
 from models.perception.head.raster import rasterize
@@ -75,7 +81,7 @@ class RecordingAppearance:
     fill_colour: np.ndarray
 
 
-def sample_appearance(rng: np.random.Generator, index: int, model: MorphableModel) -> PersonAppearance:
+def sample_person_appearance(rng: np.random.Generator, index: int, model: MorphableModel) -> PersonAppearance:
     """Person `index` of a corpus: tones and hair go round by index, so that few people already differ."""
     skin = np.array(SKIN_TONES[(index * 5 + int(rng.integers(2))) % len(SKIN_TONES)])
     hair = np.array(HAIR_COLOURS[int(rng.integers(len(HAIR_COLOURS)))])
@@ -95,7 +101,9 @@ def sample_appearance(rng: np.random.Generator, index: int, model: MorphableMode
     )
 
 
-def sample_recording_appearance(rng: np.random.Generator, height: int, width: int) -> RecordingAppearance:
+def sample_synthetic_recording_appearance(
+    rng: np.random.Generator, height: int, width: int
+) -> RecordingAppearance:
     side, up = rng.uniform(-0.6, 0.6), rng.uniform(0.2, 0.7)
     key = np.array([side, up, 1.0])
     warmth = rng.uniform(-0.06, 0.06)
@@ -141,7 +149,7 @@ def smoothstep(value: np.ndarray, low: float, high: float) -> np.ndarray:
     return t * t * (3 - 2 * t)
 
 
-def closed_eyes_shape(model: MorphableModel) -> np.ndarray:
+def closed_eyes_mean_vertices(model: MorphableModel) -> np.ndarray:
     """The mean with its eyes shut (N,3): where the paint is laid on."""
     exp = np.zeros(model.n_exp, np.float32)
     for name in ("blink_left", "blink_right"):
@@ -173,7 +181,7 @@ def paint_atlas(model: MorphableModel, appearance: PersonAppearance) -> np.ndarr
     eyes, teeth, inside = (model.regions[name].astype(float) for name in ("eyeballs", "teeth", "interior"))
     ears = model.regions["ears"].astype(float)
     values = baked.render_vertex_values(
-        model.faces, np.column_stack([closed_eyes_shape(model), eyes, teeth, inside, ears])
+        model.faces, np.column_stack([closed_eyes_mean_vertices(model), eyes, teeth, inside, ears])
     )
     points, kinds = values[..., :3], values[..., 3:] > 0.5
     colour = _paint_skin(points, appearance, rng)
@@ -239,7 +247,7 @@ def _paint_skin(p: np.ndarray, appearance: PersonAppearance, rng: np.random.Gene
     )
     grain = 0.75 + 0.35 * rng.random((ATLAS_SIZE, ATLAS_SIZE))
     colour = _mix(colour, appearance.hair * 0.6, 0.8 * stubble * grain)
-    lips = lip_mask(x, y) * front
+    lips = lip_weight_at_points(x, y) * front
     lip_colour = appearance.skin * np.array([0.84, 0.58, 0.58]) * (
         1 - appearance.lip_red * np.array([0.0, 0.2, 0.15])
     ) + [0.03, 0, 0]

@@ -18,7 +18,7 @@ from pipelines.preprocess.sources.common.head_appearance import (
     HAIR_SHAPE,
     PersonAppearance,
     RecordingAppearance,
-    closed_eyes_shape,
+    closed_eyes_mean_vertices,
     hair_density,
     paint_atlas,
     smoothstep,
@@ -36,7 +36,7 @@ _CHEST_ROWS = (
 
 
 @dataclass(frozen=True, slots=True)
-class HeadPose:
+class SyntheticHeadState:
     """One frame's motion. Angles in degrees; `chest` (3,) is the origin of the chest's frame, in pixels."""
 
     angles: np.ndarray
@@ -47,7 +47,7 @@ class HeadPose:
 
 
 @dataclass
-class VertexGrid:
+class TexturedGridMesh:
     """A grid of vertices beside the head: positions and outward normals (V,3), atlas texels (V,2), faces."""
 
     points: np.ndarray
@@ -56,7 +56,7 @@ class VertexGrid:
     faces: np.ndarray
 
 
-def _sheet(points: np.ndarray, left: int, top: int, side: int) -> VertexGrid:
+def _sheet(points: np.ndarray, left: int, top: int, side: int) -> TexturedGridMesh:
     """points (r,c,3), rows down, columns right as seen from outside -> a sheet on a square of the atlas."""
     r, c = points.shape[:2]
     ids = np.arange(r * c).reshape(r, c)
@@ -64,10 +64,12 @@ def _sheet(points: np.ndarray, left: int, top: int, side: int) -> VertexGrid:
     u, v = np.meshgrid(np.linspace(left + 1, left + side - 2, c), np.linspace(top + 1, top + side - 2, r))
     faces = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
     flat = points.reshape(-1, 3)
-    return VertexGrid(flat, vertex_normals(flat, faces), np.stack([u, v], axis=-1).reshape(-1, 2), faces)
+    return TexturedGridMesh(
+        flat, vertex_normals(flat, faces), np.stack([u, v], axis=-1).reshape(-1, 2), faces
+    )
 
 
-def _chest() -> VertexGrid:
+def _chest() -> TexturedGridMesh:
     angle = np.deg2rad(np.linspace(-115, 115, 31))
     rows = [
         np.stack([w * np.sin(angle), np.full_like(angle, y), -0.33 + d * np.cos(angle)], axis=-1)
@@ -76,7 +78,7 @@ def _chest() -> VertexGrid:
     return _sheet(np.stack(rows), 0, ATLAS_SIZE, ATLAS_SIZE // 2)
 
 
-def _curtain() -> VertexGrid:
+def _curtain() -> TexturedGridMesh:
     """Long hair, open at the face."""
     angle = np.deg2rad(np.linspace(-285, -75, 29))
     rows = []
@@ -109,7 +111,7 @@ class HeadRenderer:
         self.height, self.width, self.setting = height, width, setting
         self.person = model.shape(appearance.id, np.zeros(model.n_exp, np.float32))
         self.cover = (
-            hair_density(closed_eyes_shape(model), appearance.style)
+            hair_density(closed_eyes_mean_vertices(model), appearance.style)
             * model.regions["skin"]
             * ~model.regions["ears"]
         )
@@ -194,24 +196,24 @@ class HeadRenderer:
         self.sheet_points = np.concatenate([s.points for s in self.sheets]).astype(np.float32)
         self.sheet_normals = np.concatenate([s.normals for s in self.sheets])
 
-    def head_camera(self, pose: HeadPose) -> tuple[np.ndarray, np.ndarray]:
+    def head_camera(self, pose: SyntheticHeadState) -> tuple[np.ndarray, np.ndarray]:
         """-> the head's rotation (3,3) and translation (3,): pixel = scale R X + T."""
         head = euler_to_rotation(*pose.angles)
         chest = euler_to_rotation(0, CHEST_YAW_SHARE * pose.angles[1], 0)
         return head, pose.chest + pose.scale * (chest - head) @ NECK_PIVOT
 
-    def project_landmarks(self, pose: HeadPose) -> np.ndarray:
+    def project_landmarks(self, pose: SyntheticHeadState) -> np.ndarray:
         """-> (68,2) pixels."""
         rotation, translation = self.head_camera(pose)
         points = self.model.landmarks(self._vertices(pose))
         return (pose.scale * points @ rotation.T + translation)[:, :2]
 
-    def _vertices(self, pose: HeadPose) -> np.ndarray:
+    def _vertices(self, pose: SyntheticHeadState) -> np.ndarray:
         basis = self.model.exp_basis
         moved = basis.reshape(-1, basis.shape[-1]) @ pose.exp.astype(np.float32)
         return self.person + moved.reshape(self.person.shape)
 
-    def render_frame(self, pose: HeadPose) -> np.ndarray:
+    def render_frame(self, pose: SyntheticHeadState) -> np.ndarray:
         """-> (H,W,3) uint8."""
         head = self._vertices(pose) + self.hair
         normals = np.concatenate([self.model.normals(head), self.sheet_normals])

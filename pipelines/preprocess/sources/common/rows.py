@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NotRequired, TypedDict
 
 
-class SourceTrack(TypedDict):
+class AnnotatedFaceTrack(TypedDict):
     """Where a source says a face is; tracks.py says what stands in for what it does not know."""
 
     start: int
@@ -43,7 +43,7 @@ class BaseRecording(VideoLocation):
     split: str
     """train or test; of a source's row, "" where the source does not say."""
     seed: int
-    tracks: list[SourceTrack]
+    tracks: list[AnnotatedFaceTrack]
 
 
 class ListedRecording(BaseRecording):
@@ -64,7 +64,7 @@ class RejectRow(TypedDict):
     sentence: str
 
 
-def make_reject(id: str, file: Path | str, line: int, code: str, sentence: str) -> RejectRow:
+def make_reject_row(id: str, file: Path | str, line: int, code: str, sentence: str) -> RejectRow:
     """A source row that is left out. Names that are not UTF-8 show as '?'."""
     return {
         "id": _printable(id),

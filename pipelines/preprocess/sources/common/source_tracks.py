@@ -1,7 +1,7 @@
 """Tracks: where a source says a face is in a recording, and what follows from that.
 
-The face stays within the box of a track (`rows.SourceTrack`) all its time. `grow` is 0 where the source's
-boxes are crops. What a source cannot know reads 0:
+The face stays within the box of a track (`rows.AnnotatedFaceTrack`) all its time. `grow` is 0 where the
+source's boxes are crops. What a source cannot know reads 0:
   fps 0               the ticks are the recording's own frames
   width 0             only the height is known: both directions scale alike
   width 0, height 0   the box is in pixels of the recording, of which a copy may be a smaller version
@@ -17,19 +17,19 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.preprocess.sources.common.rows import SourceTrack
+from pipelines.preprocess.sources.common.rows import AnnotatedFaceTrack
 
-MILLISECOND_CLOCK = 1000
+MILLISECOND_TICK_RATE = 1000
 """The clock of sources that give seconds, in ticks a second."""
-MAX_TRACK_END_SECONDS = 24 * 3600
+MAX_FACE_TRACK_END_SECONDS = 24 * 3600
 """Seconds; a track that ends later is a mistake."""
 MAX_SIDE = 2**16
 """Pixels; no frame is wider or higher."""
 
 
-def make_track(
+def make_source_track(
     start: int, end: int, fps: float, size: tuple[int, int], box: Iterable[float], grow: float = 0.0
-) -> SourceTrack:
+) -> AnnotatedFaceTrack:
     """size = width, height."""
     return {
         "start": start,
@@ -42,7 +42,7 @@ def make_track(
     }
 
 
-def box_in_pixels(track: SourceTrack, width: int, height: int) -> list[float]:
+def scale_track_box(track: AnnotatedFaceTrack, width: int, height: int) -> list[float]:
     """The box in pixels of a copy of the recording that is width x height."""
     if not track["height"]:
         return [float(edge) for edge in track["box"]]
@@ -51,13 +51,13 @@ def box_in_pixels(track: SourceTrack, width: int, height: int) -> list[float]:
     return [edge * zoom for edge, zoom in zip(track["box"], (across, down) * 2, strict=True)]
 
 
-def track_time_span(track: SourceTrack, fps: float) -> tuple[float, float]:
+def track_time_span(track: AnnotatedFaceTrack, fps: float) -> tuple[float, float]:
     """First and last second of the track in a recording of `fps` frames a second."""
     clock = track["fps"] or fps
     return track["start"] / clock, track["end"] / clock
 
 
-def needed_span(tracks: Sequence[SourceTrack]) -> list[float]:
+def find_tracks_time_span(tracks: Sequence[AnnotatedFaceTrack]) -> list[float]:
     """[first, last] seconds that the tracks need; [] = all of the recording, or not known."""
     if not tracks or not all(track["fps"] for track in tracks):
         return []
@@ -66,8 +66,8 @@ def needed_span(tracks: Sequence[SourceTrack]) -> list[float]:
 
 
 def overlapping_tracks(
-    tracks: Sequence[SourceTrack],
-) -> list[tuple[SourceTrack, SourceTrack]]:
+    tracks: Sequence[AnnotatedFaceTrack],
+) -> list[tuple[AnnotatedFaceTrack, AnnotatedFaceTrack]]:
     """Neighbours in the order of their starts of which the second begins before the first ends."""
     # where the frame rate is not known it is one for all tracks of a recording, so any number orders them
     ordered = sorted(tracks, key=lambda track: track_time_span(track, 25))
@@ -78,7 +78,7 @@ def overlapping_tracks(
     ]
 
 
-def sort_tracks(tracks: Iterable[SourceTrack]) -> list[SourceTrack]:
+def sort_tracks(tracks: Iterable[AnnotatedFaceTrack]) -> list[AnnotatedFaceTrack]:
     """Sorted by time, then box: the order in which they were listed must not matter."""
     return sorted(tracks, key=lambda track: (*track_time_span(track, 25), track["box"]))
 

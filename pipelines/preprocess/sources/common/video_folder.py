@@ -15,11 +15,11 @@ from pipelines.errors import UserError
 from pipelines.preprocess.sources.common.files import (
     VIDEO_EXTENSIONS,
     YOUTUBE_ID_PATTERN,
-    has_utf8_name,
+    is_utf8_path,
     shorten_name,
     walk_folder,
 )
-from pipelines.preprocess.sources.common.rows import ListedRecording, SourceTrack, VideoLocation
+from pipelines.preprocess.sources.common.rows import AnnotatedFaceTrack, ListedRecording, VideoLocation
 from pipelines.preprocess.sources.common.source_tracks import sort_tracks
 
 PREFERRED_EXTENSIONS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
@@ -34,7 +34,7 @@ class VideoFolder(Struct, frozen=True):
     def __contains__(self, name: str) -> bool:
         return name in self.files
 
-    def locate_video(self, name: str, youtube: str = "") -> VideoLocation:
+    def locate_file_or_youtube(self, name: str, youtube: str = "") -> VideoLocation:
         """uri, sha256 and spec of a recording: its file; without a mirror its address on YouTube, if it has
         one; else none, which is rejected at download."""
         if name not in self.files:
@@ -71,7 +71,7 @@ def scan_video_folder(folder: str, setting: str) -> VideoFolder:
     for path, stat in sorted(
         found.files, key=lambda one: (_extension(one[0]) not in PREFERRED_EXTENSIONS, str(one[0]))
     ):
-        if _extension(path) in VIDEO_EXTENSIONS and has_utf8_name(path):
+        if _extension(path) in VIDEO_EXTENSIONS and is_utf8_path(path):
             files.setdefault(os.path.splitext(path.name)[0], (path, stat.st_size, stat.st_mtime_ns))
     return VideoFolder(root, files)
 
@@ -80,8 +80,8 @@ def _extension(path: Path) -> str:
     return os.path.splitext(path.name)[1].lower()
 
 
-def recording_rows(
-    tracks: Mapping[tuple[str, str], list[SourceTrack]], splits: Mapping[str, str], mirror: VideoFolder
+def recording_rows_from_tracks(
+    tracks: Mapping[tuple[str, str], list[AnnotatedFaceTrack]], splits: Mapping[str, str], mirror: VideoFolder
 ) -> list[ListedRecording]:
     """Tracks of each (YouTube id, person), and the persons' splits -> rows of recordings. A video that shows
     several persons of the set is a recording for each."""
@@ -94,7 +94,7 @@ def recording_rows(
                 "id": id,
                 "identity": person,
                 "split": splits[person],
-                **mirror.locate_video(video, video),
+                **mirror.locate_file_or_youtube(video, video),
                 "seed": 0,
                 "tracks": sort_tracks(own),
             }

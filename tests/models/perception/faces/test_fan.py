@@ -4,7 +4,7 @@ import torch
 
 from models.errors import InvalidFile
 from models.perception.faces import fan
-from models.perception.interfaces import Configurable, InferenceSettings
+from models.perception.interfaces import InferenceConfigurable, InferenceSettings
 
 BOX = np.array([80.0, 60.0, 190.37, 185.2], np.float32)
 
@@ -86,7 +86,7 @@ def test_crops_have_the_packages_corners():
             ]
         )
         exact.append([*(centre + 200 * scale * (at / 256 - 0.5) for at in (1, 256))])
-    found, expected = fan.crop_windows(boxes).corners, np.array(expected)
+    found, expected = fan.crop_windows_from_boxes(boxes).corners, np.array(expected)
     exact = np.array(exact).reshape(-1, 4)
     # The package inverts a float32 matrix by LAPACK, which rounds by processor: where a corner lies on a
     # pixel's edge, its truncation may go either way.
@@ -100,7 +100,7 @@ def test_crops_have_the_packages_pixels_inside_and_beyond_the_frame(face):
     from face_alignment.utils import crop
 
     boxes = np.array([BOX, [-20, -30, 60, 70], [150, 150, 260, 300], [-60, -60, 320, 330]])
-    for box, corners in zip(boxes.tolist(), fan.crop_windows(boxes).corners, strict=True):
+    for box, corners in zip(boxes.tolist(), fan.crop_windows_from_boxes(boxes).corners, strict=True):
         np.testing.assert_array_equal(fan.crop_frame(face, corners), crop(face, *centre_and_scale(box)))
 
 
@@ -266,7 +266,7 @@ def test_a_file_of_another_net_is_refused(weights):
 
 def test_it_can_be_told_in_which_precision_to_run(weights):
     net = fan.load_fan_2d(weights)
-    assert isinstance(net, Configurable)
+    assert isinstance(net, InferenceConfigurable)
     net.configure_inference(InferenceSettings(dtype="bfloat16"))
     assert {p.dtype for p in net._net._net.parameters()} == {torch.bfloat16}
 

@@ -4,7 +4,7 @@ import torch
 
 from models.errors import InvalidFile
 from models.perception.faces import s3fd as module
-from models.perception.interfaces import Configurable, InferenceSettings
+from models.perception.interfaces import InferenceConfigurable, InferenceSettings
 
 WIDTH, HEIGHT = 96, 120
 TWO = ((60, 70), (180, 150))
@@ -95,7 +95,7 @@ def test_of_equal_boxes_the_last_stays_and_far_ones_do():
 
 
 def test_it_can_be_told_in_which_precision_to_run(detector):
-    assert isinstance(detector, Configurable)
+    assert isinstance(detector, InferenceConfigurable)
     detector.configure_inference(InferenceSettings(dtype="bfloat16"))
     assert {p.dtype for p in detector._net._net.parameters()} == {torch.bfloat16}
     detector.configure_inference(InferenceSettings())

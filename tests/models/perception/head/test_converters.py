@@ -186,7 +186,7 @@ def test_3ddfas_pickles_give_its_shape_in_sigmas(tmp_path):
     model, triangles, statistics = tddfa_arrays()
     files, sigma = tddfa_files(tmp_path, model, triangles, statistics), statistics["std"]
     converters.main(["tddfa", *map(str, files), str(tmp_path / "m.safetensors")])
-    found = converters.load_3ddfa_model({"bfm_3ddfa": tmp_path / "m.safetensors"})
+    found = converters.load_3ddfa_morphable_model({"bfm_3ddfa": tmp_path / "m.safetensors"})
     rng, mean = np.random.default_rng(1), model["u"]
     id, e = rng.normal(size=40), rng.normal(size=10)
     shaped = model["w_shp"][:, :40] @ (sigma[12:52] * id)[:, None]
@@ -371,7 +371,7 @@ def test_a_wrong_converted_model_is_told_by_file_and_field(tmp_path, crime):
     converters.write_morphable_model(
         tmp_path / "m.safetensors", converters.convert_lsfm(*lsfm_files(tmp_path, *lsfm_arrays()))
     )
-    arrays = converters.read_model_arrays(tmp_path / "m.safetensors")
+    arrays = converters.read_safetensors_arrays(tmp_path / "m.safetensors")
     change, told = CONVERTED[crime]
     change(arrays)
     save_file(arrays, tmp_path / "m.safetensors")

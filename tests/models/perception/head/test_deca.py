@@ -10,8 +10,8 @@ from models.errors import InvalidFile
 from models.perception.head import converters, deca
 from models.perception.head.landmark_fit import rotation_exp
 from models.perception.head.pose import project, rotation_to_euler
-from models.perception.head.resnet import ShapePrediction, load_subnet
-from models.perception.interfaces import Configurable
+from models.perception.head.resnet import MorphableModelPrediction, load_subnet
+from models.perception.interfaces import InferenceConfigurable
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "golden" / "shape_nets.json").read_text())
 
@@ -72,7 +72,7 @@ def test_a_crop_spans_what_it_says(net):
     frame = torch.from_numpy(np.stack([x, y, x])[None])
     boxes, _ = net.crop_boxes(np.array([[[30.0, 20], [80, 70]]]), 100, 120)
     crop = deca.resample_crops(frame, torch.from_numpy(boxes))[0].numpy()
-    x0, y0, x1, y1 = net.crop_extents(boxes, 100, 120)[0]
+    x0, y0, x1, y1 = net.crop_edges_in_frame(boxes, 100, 120)[0]
     at = (np.arange(224) + 0.5) / 224
     np.testing.assert_allclose(crop[0, 112], x0 + at * (x1 - x0), atol=1e-3)
     np.testing.assert_allclose(crop[1, :, 112], y0 + at * (y1 - y0), atol=1e-3)
@@ -82,14 +82,14 @@ def test_a_reading_is_the_published_projection(net, files):
     """FLAME turned, projected and carried back as DECA does it, against the product's model and camera."""
     model, arrays = (
         converters.read_morphable_model(files["flame_model"]),
-        converters.read_model_arrays(files["flame_model"]),
+        converters.read_safetensors_arrays(files["flame_model"]),
     )
     rng = np.random.default_rng(0)
     code = rng.normal(size=(3, 236)).astype(np.float32)
     code[:, 200:206] *= 0.3
     code[:, 206:209] = [[7, 0.01, -0.02], [8, 0, 0], [9, -0.01, 0.03]]
     frame = np.array([[10, 20, 150, 160], [-5.5, 0, 100, 105.5], [40.25, 50, 60, 69.75]], np.float32)
-    fit = net.to_face_fit(ShapePrediction(code, frame))
+    fit = net.to_face_fit(MorphableModelPrediction(code, frame))
     ours = project(model.shape(fit.id, fit.exp), fit.scale, fit.rotation, fit.translation)[..., :2]
     for t in range(3):
         shape = model.shape(fit.id[t], fit.exp[t]) + arrays["origin"]
@@ -105,7 +105,7 @@ def test_a_reading_is_the_published_projection(net, files):
 def test_the_heads_turn_becomes_the_products_angles(net):
     code = np.zeros((1, 236), np.float32)
     code[0, 200], code[0, 206] = np.deg2rad(20), 8
-    fit = net.to_face_fit(ShapePrediction(code, np.array([[0, 0, 224, 224]], np.float32)))
+    fit = net.to_face_fit(MorphableModelPrediction(code, np.array([[0, 0, 224, 224]], np.float32)))
     np.testing.assert_allclose(rotation_to_euler(fit.rotation), [[20, 0, 0]], atol=1e-4)
     assert fit.scale[0] == pytest.approx(8 * 112)
 
@@ -117,7 +117,7 @@ def test_frames_are_read_in_batches_alike(net):
     one = net.predict(frames[3:4], landmarks[3:4])
     np.testing.assert_allclose(whole.code[3], one.code[0], atol=1e-4)
     assert whole.code.shape == (5, 236)
-    assert isinstance(net, Configurable)
+    assert isinstance(net, InferenceConfigurable)
 
 
 def test_a_face_without_a_size_is_left_out(net):

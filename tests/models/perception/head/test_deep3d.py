@@ -9,7 +9,7 @@ from scipy.io import savemat
 from models.errors import InvalidFile
 from models.perception.head import converters, deep3d
 from models.perception.head.pose import AXIS_FLIP, project, rotation_to_euler
-from models.perception.head.resnet import ShapePrediction
+from models.perception.head.resnet import MorphableModelPrediction
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "golden" / "shape_nets.json").read_text())
 ALIGN = GOLDEN["deep3d_align"]
@@ -66,7 +66,9 @@ def test_the_five_points_are_its_own():
 def test_the_span_is_the_golden_camera_of_the_whole_frame(net):
     """Focal length and centre of the pinhole in the frame, from the crop alone."""
     golden = GOLDEN["pir_camera_full_frame"]
-    x0, y0, x1, y1 = net.crop_extents(np.array([[*golden["resized"], *golden["left_top"]]]), 512, 512)[0]
+    x0, y0, x1, y1 = net.crop_edges_in_frame(np.array([[*golden["resized"], *golden["left_top"]]]), 512, 512)[
+        0
+    ]
     expected = np.array(golden["K_pixels_512"])
     assert deep3d.FOCAL_LENGTH * (x1 - x0) / 224 == pytest.approx(expected[0, 0], rel=1e-5)
     assert x0 + (x1 - x0) / 2 == pytest.approx(expected[0, 2], abs=1e-3)
@@ -76,7 +78,9 @@ def test_the_span_is_the_golden_camera_of_the_whole_frame(net):
 def test_rotations_are_the_golden_ones(net, shape_files):
     code = (0.5 * shape_files.wave((2, 257), 0.9)).astype(np.float32)
     code[:, 224:227] *= 0.6
-    fit = net.to_face_fit(ShapePrediction(code, np.tile(np.array([[0, 0, 224, 224]], np.float32), (2, 1))))
+    fit = net.to_face_fit(
+        MorphableModelPrediction(code, np.tile(np.array([[0, 0, 224, 224]], np.float32), (2, 1)))
+    )
     golden = np.array(GOLDEN["deep3d_parametric_face_model"]["rotation"])  # acts on rows
     np.testing.assert_allclose(AXIS_FLIP @ fit.rotation, np.swapaxes(golden, 1, 2), atol=1e-5)
     np.testing.assert_allclose(rotation_to_euler(fit.rotation), np.rad2deg(code[:, 224:227]), atol=1e-3)
@@ -89,7 +93,9 @@ def test_the_orthographic_camera_is_near_the_pinhole(net, shape_files, tmp_path)
     code = (0.5 * shape_files.wave((2, 257), 0.9)).astype(np.float32)
     code[:, 224:227] *= 0.6
     code[:, 254:] *= 0.2
-    fit = net.to_face_fit(ShapePrediction(code, np.tile(np.array([[0, 0, 224, 224]], np.float32), (2, 1))))
+    fit = net.to_face_fit(
+        MorphableModelPrediction(code, np.tile(np.array([[0, 0, 224, 224]], np.float32), (2, 1)))
+    )
     head = model.landmarks(model.shape(fit.id, fit.exp)) @ np.swapaxes(AXIS_FLIP @ fit.rotation, 1, 2)
     world = head + code[:, None, 254:]
     pinhole = 112 + 1015 * world[..., :2] * [1, -1] / (10 - world[..., 2:])

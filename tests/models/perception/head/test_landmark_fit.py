@@ -6,7 +6,7 @@ from models.perception.head.landmark_fit import (
     LandmarkFitOptions,
     fit_affine_camera,
     fit_landmarks,
-    fit_video,
+    fit_video_landmarks,
     interpolate_fit,
     neutral_fit,
     rotation_exp,
@@ -143,7 +143,7 @@ def test_a_video_is_bridged_where_there_is_no_face_and_where_the_fit_is_far_off(
     points, truth = made_up()
     points[4:7] = np.nan
     points[12] = points[12, ::-1]
-    fit, counts = fit_video(get_analytic_head(), points, OPTIONS)
+    fit, counts = fit_video_landmarks(get_analytic_head(), points, OPTIONS)
     assert np.flatnonzero(~counts).tolist() == [4, 5, 6, 12]
     assert np.isnan(fit.error[4:7]).all()
     assert fit.error[12] > 10 * fit.error[11]

@@ -138,7 +138,7 @@ def test_limits_on_memory_change_nothing(monkeypatch):
     points, faces = heads(3)
     whole = rasterize(points, faces, 64, 64)
     monkeypatch.setitem(raster_torch.MAX_CANDIDATE_PIXELS, "cpu", 500)
-    monkeypatch.setitem(raster_torch.MAX_TRIANGLES, "cpu", len(faces))
+    monkeypatch.setitem(raster_torch.MAX_TRIANGLES_PER_PASS, "cpu", len(faces))
     parts = rasterize(points, faces, 64, 64)
     assert torch.equal(parts.triangle_map(), whole.triangle_map())
     assert torch.equal(parts.weights, whole.weights)

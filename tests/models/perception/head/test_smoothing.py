@@ -5,7 +5,7 @@ import pytest
 
 from models.perception.head.landmark_fit import FaceFit, rotation_exp
 from models.perception.head.pose import euler_to_rotation, rotation_to_euler
-from models.perception.head.smoothing import gaussian_smooth, one_euro_filter, rotation_log
+from models.perception.head.smoothing import gaussian_smooth_face_fit, one_euro_filter, rotation_log
 
 T = 120
 
@@ -50,7 +50,7 @@ def test_the_logarithm_undoes_the_turn():
 def test_jitter_falls_and_the_motion_stays(cameras, name):
     truth, noisy = cameras
     if name == "gaussian":
-        smooth = gaussian_smooth(noisy, 2.0, np.ones(T, bool))
+        smooth = gaussian_smooth_face_fit(noisy, 2.0, np.ones(T, bool))
     else:
         smooth = one_euro_filter(noisy, 2.0, 0.05)
     assert jerk(smooth) < 0.35 * jerk(noisy)
@@ -68,7 +68,7 @@ def test_a_still_camera_stays_as_it_is(cameras):
         scale=truth.scale[:1].repeat(T),
         translation=truth.translation[:1].repeat(T, 0),
     )
-    for smooth in (gaussian_smooth(still, 2.0, np.ones(T, bool)), one_euro_filter(still, 1.0, 0.0)):
+    for smooth in (gaussian_smooth_face_fit(still, 2.0, np.ones(T, bool)), one_euro_filter(still, 1.0, 0.0)):
         np.testing.assert_allclose(smooth.rotation, still.rotation, atol=1e-5)
         np.testing.assert_allclose(smooth.scale, still.scale, rtol=1e-5)
 
@@ -78,8 +78,8 @@ def test_untrusted_frames_lend_no_weight(cameras):
     wild = replace(truth, scale=truth.scale.copy(), rotation=truth.rotation.copy())
     wild.scale[40], wild.rotation[40] = 500, euler_to_rotation(0, 80, 0)
     trusted = np.arange(T) != 40
-    smooth = gaussian_smooth(wild, 1.5, trusted)
-    clean = gaussian_smooth(truth, 1.5, trusted)
+    smooth = gaussian_smooth_face_fit(wild, 1.5, trusted)
+    clean = gaussian_smooth_face_fit(truth, 1.5, trusted)
     np.testing.assert_allclose(smooth.scale[trusted], clean.scale[trusted], rtol=1e-5)
     np.testing.assert_allclose(smooth.rotation[30:40], clean.rotation[30:40], atol=1e-5)
 
@@ -88,7 +88,9 @@ def test_a_frame_far_from_any_trusted_one_keeps_its_own(cameras):
     _, noisy = cameras
     trusted = np.zeros(T, bool)
     trusted[:5] = True
-    np.testing.assert_allclose(gaussian_smooth(noisy, 1.0, trusted).scale[60:], noisy.scale[60:], rtol=1e-6)
+    np.testing.assert_allclose(
+        gaussian_smooth_face_fit(noisy, 1.0, trusted).scale[60:], noisy.scale[60:], rtol=1e-6
+    )
 
 
 def test_one_frame_is_smooth_already(cameras):
@@ -96,5 +98,5 @@ def test_one_frame_is_smooth_already(cameras):
     one = FaceFit(
         noisy.id, noisy.exp[:1], noisy.scale[:1], noisy.rotation[:1], noisy.translation[:1], noisy.error[:1]
     )
-    for smooth in (gaussian_smooth(one, 1.0, np.ones(1, bool)), one_euro_filter(one, 1.0, 0.1)):
+    for smooth in (gaussian_smooth_face_fit(one, 1.0, np.ones(1, bool)), one_euro_filter(one, 1.0, 0.1)):
         np.testing.assert_allclose(smooth.rotation, one.rotation, atol=1e-6)

@@ -6,15 +6,15 @@ import pytest
 
 from models.perception.speech.headgan_audio import (
     FEATURE_SIZE,
-    TimedCharacter,
+    CharacterOnset,
     character_class_index,
-    compute_audio_features,
+    compute_headgan_audio_features,
     encode_one_hot,
-    frame_windows,
+    frame_character_classes,
     low_level_audio_features,
     mel_filters,
     short_term_features,
-    token_classes,
+    stack_frame_windows,
     zero_mean_unit_peak,
 )
 
@@ -56,7 +56,7 @@ def test_golden_low_level_features(frame, name):
 
 
 def test_golden_windows_of_eight():
-    assert frame_windows(np.arange(10)).tolist() == TOKENS["window8_of_0_9"]
+    assert stack_frame_windows(np.arange(10)).tolist() == TOKENS["window8_of_0_9"]
 
 
 def test_golden_one_hots():
@@ -111,7 +111,7 @@ def test_blocks_do_not_change_the_features(monkeypatch):
 # --- alignment ----------------------------------------------------------------------------------------------
 def heard_in(sound, align, frames=30):
     """Frames whose energy a click raises."""
-    energy = compute_audio_features(sound, frames, align=align)[:, 1]
+    energy = compute_headgan_audio_features(sound, frames, align=align)[:, 1]
     return np.flatnonzero(energy > 0.01 * energy.max()).tolist()
 
 
@@ -130,14 +130,14 @@ def test_centred_energies_of_sound_run_backwards_are_those_run_backwards(align, 
     """As a share of the largest energy; the authors' are not, for they look one way."""
     sound = np.zeros(30 * FRAME, np.float32)
     sound[13 * FRAME : 17 * FRAME + 100] = np.random.default_rng(0).normal(size=4 * FRAME + 100) * 0.1
-    there, back = (compute_audio_features(x, 30, align=align)[:, 1] for x in (sound, sound[::-1]))
+    there, back = (compute_headgan_audio_features(x, 30, align=align)[:, 1] for x in (sound, sound[::-1]))
     assert least <= np.abs(there - back[::-1]).max() / there.max() <= most
 
 
 def test_spans_are_cut_at_the_ends_of_the_sound():
     sound = np.random.default_rng(0).normal(size=20 * FRAME).astype(np.float32) * 0.1
     for align in ("centred", "official"):
-        found = compute_audio_features(sound, 20, align=align)
+        found = compute_headgan_audio_features(sound, 20, align=align)
         assert np.isfinite(found).all()
         assert (found[:, 1] > 0).all()
 
@@ -150,43 +150,43 @@ def test_frames_after_the_sound_repeat_its_last_vector():
 
 @pytest.mark.parametrize("samples", [0, 100, FRAME])
 def test_hardly_any_sound_is_finite(samples):
-    found = compute_audio_features(np.full(samples, 0.1, np.float32), 3)
+    found = compute_headgan_audio_features(np.full(samples, 0.1, np.float32), 3)
     assert found.shape == (3, FEATURE_SIZE)
     assert np.isfinite(found).all()
 
 
 def test_silence_is_finite_and_the_same_everywhere():
-    found = compute_audio_features(np.zeros(30 * FRAME, np.float32), 30)
+    found = compute_headgan_audio_features(np.zeros(30 * FRAME, np.float32), 30)
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found, np.tile(found[:1], (30, 1)), atol=1e-6)
 
 
 # --- characters ---------------------------------------------------------------------------------------------
-SAID = [TimedCharacter("h", 0.40), TimedCharacter("i", 0.48), TimedCharacter(" ", 0.60)]
+SAID = [CharacterOnset("h", 0.40), CharacterOnset("i", 0.48), CharacterOnset(" ", 0.60)]
 
 
 def test_without_a_transcript_nobody_says_a_letter():
-    letters = compute_audio_features(golden_sound(), 50)[:, 84:].reshape(50, 8, 27)
+    letters = compute_headgan_audio_features(golden_sound(), 50)[:, 84:].reshape(50, 8, 27)
     assert (letters.argmax(2) == 26).all()
     assert (letters.sum(2) == 1).all()
 
 
 def test_a_token_holds_until_the_next_one():
     """25 fps: h in frames 10 and 11, i in 12 to 14, looked up a frame ahead."""
-    classes = token_classes(SAID, 20, 25.0, "centred")
+    classes = frame_character_classes(SAID, 20, 25.0, "centred")
     assert classes.tolist() == [26] * 9 + [7] * 2 + [8] * 3 + [26] * 6
 
 
 def test_the_authors_look_up_a_token_five_frames_ahead():
-    assert np.flatnonzero(token_classes(SAID, 20, 25.0, "official") == 7).tolist() == [5, 6]
+    assert np.flatnonzero(frame_character_classes(SAID, 20, 25.0, "official") == 7).tolist() == [5, 6]
 
 
 def test_a_letter_is_heard_as_far_ahead_as_behind():
     """One letter that fills frame 15: the windows of 8 about the middles of frames 11 to 19 touch it."""
-    said = [TimedCharacter("a", 15 / 25), TimedCharacter(" ", 16 / 25)]
-    found = compute_audio_features(np.zeros(30 * FRAME, np.float32), 30, said)[:, 84:].reshape(30, 8, 27)[
-        ..., 0
-    ]
+    said = [CharacterOnset("a", 15 / 25), CharacterOnset(" ", 16 / 25)]
+    found = compute_headgan_audio_features(np.zeros(30 * FRAME, np.float32), 30, said)[:, 84:].reshape(
+        30, 8, 27
+    )[..., 0]
     places = [np.flatnonzero(found[frame]).tolist() for frame in range(30)]
     assert [frame for frame in range(30) if places[frame]] == list(range(11, 19))
     assert (places[11], places[18]) == ([7], [0])

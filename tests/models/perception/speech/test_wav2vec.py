@@ -201,7 +201,7 @@ def test_a_token_hears_its_own_400_samples_and_no_others(ours):
 @given(st.integers(1, 3000), st.integers(8, 700), st.integers(0, 100))
 def test_windows_keep_each_frame_once_with_its_context(frames, window, context):
     context = min(context, (window - 1) // 2)
-    cut = wav2vec.cut_sound_windows(0, frames, window, context)
+    cut = wav2vec.plan_sound_windows(0, frames, window, context)
     assert [k for w in cut for k in range(w.first, w.last)] == list(range(frames))
     assert len({w.frames for w in cut}) == 1
     for w in cut:
@@ -211,8 +211,8 @@ def test_windows_keep_each_frame_once_with_its_context(frames, window, context):
 
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=30))
 def test_batches_hold_every_window_and_no_more_than_they_may(lengths):
-    cut = [w for i, n in enumerate(lengths) for w in wav2vec.cut_sound_windows(i, n, 600, 50)]
-    made = list(wav2vec.batch_windows(cut))
+    cut = [w for i, n in enumerate(lengths) for w in wav2vec.plan_sound_windows(i, n, 600, 50)]
+    made = list(wav2vec.batch_sound_windows(cut))
     assert sorted((w for b in made for w in b), key=repr) == sorted(cut, key=repr)
     assert all(len(b) * max(w.frames for w in b) <= wav2vec.MAX_BATCH_FRAMES for b in made)
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.preprocess.sources.common.files import (
-    MAX_NAME_LENGTH,
+    MAX_ID_LENGTH,
     SAFE_ID_PATTERN,
     InvalidLine,
     check_id,
@@ -21,7 +21,7 @@ def test_a_long_name_keeps_its_begin_and_stays_apart_from_those_that_share_it():
     one, two = (safe_name(f"Lex-Fridman-Podcast-Clips-Interview-{n}") for n in (1, 2))
     assert one[:24] == two[:24] == "Lex-Fridman-Podcast-Cli-"
     assert one != two
-    assert len(one) == len(two) == MAX_NAME_LENGTH
+    assert len(one) == len(two) == MAX_ID_LENGTH
 
 
 def test_a_name_is_the_same_in_every_run():
@@ -39,7 +39,7 @@ def test_a_safe_name_that_fits_is_kept_whole():
 
 
 def test_the_longest_names_and_field_fit_into_a_name_of_tar():
-    name = "x" * MAX_NAME_LENGTH
+    name = "x" * MAX_ID_LENGTH
     fields = [f"{field}.{extension}" for field, extension in FIELD_EXTENSIONS.items()]
     member = f"{name}#{name}#{LATEST_TICK:06d}#{LATEST_TICK:06d}.{max(fields, key=len)}"
     assert tarfile.TarInfo(member).tobuf(tarfile.USTAR_FORMAT)
@@ -48,4 +48,4 @@ def test_the_longest_names_and_field_fit_into_a_name_of_tar():
 
 def test_an_id_that_a_shard_cannot_hold_is_refused_with_the_limit():
     with pytest.raises(InvalidLine, match=r"expected 1 to 32 letters"):
-        check_id("video_id", "x" * (MAX_NAME_LENGTH + 1))
+        check_id("video_id", "x" * (MAX_ID_LENGTH + 1))

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 from models.perception.head.default_head import get_analytic_head
-from pipelines.preprocess.sources.common.head_appearance import sample_appearance, sample_recording_appearance
-from pipelines.preprocess.sources.common.rendered_head import HeadPose, HeadRenderer
+from pipelines.preprocess.sources.common.head_appearance import (
+    sample_person_appearance,
+    sample_synthetic_recording_appearance,
+)
+from pipelines.preprocess.sources.common.rendered_head import HeadRenderer, SyntheticHeadState
 
 SIDE = 160
 
@@ -14,13 +17,17 @@ SIDE = 160
 def renderer():
     rng, model = np.random.default_rng(0), get_analytic_head()
     return HeadRenderer(
-        model, sample_appearance(rng, 0, model), sample_recording_appearance(rng, SIDE, SIDE), SIDE, SIDE
+        model,
+        sample_person_appearance(rng, 0, model),
+        sample_synthetic_recording_appearance(rng, SIDE, SIDE),
+        SIDE,
+        SIDE,
     )
 
 
 @pytest.fixture
 def pose(renderer):
-    return HeadPose(
+    return SyntheticHeadState(
         angles=np.zeros(3), scale=SIDE / 5.9, chest=np.array([SIDE / 2, SIDE * 0.45, 0]),
         exp=np.zeros(renderer.model.n_exp, np.float32), gaze=np.zeros(2),
     )  # fmt: skip

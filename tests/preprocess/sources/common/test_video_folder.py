@@ -18,17 +18,20 @@ def folder(tmp_path):
 def test_videos_are_found_by_name_at_any_depth(folder):
     mirror = scan_video_folder(str(folder), "data.mirror")
     assert set(mirror.files) == {"v", "w", "z"}
-    assert mirror.locate_video("v")["uri"] == str(folder / "a" / "v.mkv")  # the first by path
+    assert mirror.locate_file_or_youtube("v")["uri"] == str(folder / "a" / "v.mkv")  # the first by path
 
 
 def test_what_is_not_there_has_no_place_even_if_youtube_may_have_it(folder):
-    assert scan_video_folder(str(folder), "data.mirror").locate_video("gone", "abcdefghijk")["uri"] == ""
+    assert (
+        scan_video_folder(str(folder), "data.mirror").locate_file_or_youtube("gone", "abcdefghijk")["uri"]
+        == ""
+    )
 
 
 def test_without_a_mirror_only_a_youtube_id_is_a_place():
     mirror = scan_video_folder("", "data.mirror")
-    assert mirror.locate_video("x", "-bcdefghijk")["uri"] == "youtube:-bcdefghijk"
-    assert mirror.locate_video("x", "../efghijk")["uri"] == ""
+    assert mirror.locate_file_or_youtube("x", "-bcdefghijk")["uri"] == "youtube:-bcdefghijk"
+    assert mirror.locate_file_or_youtube("x", "../efghijk")["uri"] == ""
 
 
 def test_the_digest_sees_new_changed_and_renamed_files(folder):
