@@ -49,8 +49,8 @@ class FaceFrames:
     """(T,68,2) float32 pixels of these frames, iBUG order, NaN where there is no face; for models that read
     them"""
     audio_features: np.ndarray | None = None
-    """(T,A) float32: what is heard at each frame, as `Reenactor.audio_features` makes it; without, what
-    training gives clips that have no sound"""
+    """(T,A) float32: what is heard at each frame, as `Reenactor.audio_features_from_speech` makes it;
+    without, what training gives clips that have no sound"""
 
 
 @dataclass(frozen=True, slots=True)

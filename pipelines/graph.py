@@ -161,8 +161,8 @@ def add_stages_after_clips(run: GraphBuilder, corpus: str) -> None:
 
     for name in run.needed_instances("views", corpus):
         view = config.views[name]
-        keypoints = run.corpus_node_name(f"keypoints.{view.keypoints}", corpus)
-        landmarks = {"keypoints": Read(keypoints, ("landmarks",))}
+        detected = run.corpus_node_name(f"keypoints.{view.keypoints}", corpus)
+        landmarks = {"keypoints": Read(detected, ("landmarks",))}
         run.add_stage("views", corpus, f"views:cut_{view.recipe}", instance=name, kind=view.recipe,
                   reads={"download": Read(download, ("video", "probe")),
                          "clips": Read(clips, ("crop", "clip")),
@@ -211,8 +211,10 @@ def add_training(run: GraphBuilder, model: str, others: Mapping[str, Mapping[str
         foreign = settings.other_model_checkpoints
         before |= {role: Read(others[source.model or ""][source.phase or ""], ("checkpoint",))
                    for role, source in foreign.items()}  # fmt: skip
-        key_values = {source.text: f"{config.model_of[source.model or '']}.{source.text.partition('.')[2]}"
-                  for source in foreign.values()}  # fmt: skip
+        key_values = {
+            text: f"{config.model_of[source.model or '']}.{text.partition('.')[2]}"
+            for source in foreign.values() for text in [source.setting_text]
+        }  # fmt: skip
         nets = spec.nets(section, settings)
         paths = (*task.settings, *(spec.net_settings if nets else ()), f"phases.{phase}")
         chooses = settings.best is not None and settings.best.figure != "psnr"

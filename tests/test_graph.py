@@ -33,7 +33,7 @@ def reached(graph, project_code):
 
     @cache
     def of(node: str) -> set[str]:
-        return set(project_code.closure(list_code_entry_points(graph[node], CONFIG, project_code)))
+        return set(project_code.reachable_symbols(list_code_entry_points(graph[node], CONFIG, project_code)))
 
     return of
 

@@ -82,7 +82,7 @@ def side(inputs, config, nets, runtime):
 
 def total(ctx):
     log("total", "")
-    family = ctx.inputs["add"].family()
+    family = ctx.inputs["add"].open_family()
     start = int(ctx.previous.path("steps.txt").read_text()) if ctx.previous else 0
     (ctx.out / "steps.txt").write_text(str(ctx.config.total.steps))
     (ctx.out / "from.txt").write_text(str(start))

@@ -30,7 +30,7 @@ def make_corpus_page(ctx: NodeContext) -> None:
     """The whole node: corpus.html and corpus.json."""
     rows, rejects = read_recordings(ctx.inputs["recordings"]), read_rejects(ctx.inputs["recordings"])
     artifacts = {name: ctx.inputs[name] for name in CORPUS_STATISTICS_STAGES if name in ctx.inputs}
-    families = {name: artifact.family() for name, artifact in artifacts.items() if name != "download"}
+    families = {name: artifact.open_family() for name, artifact in artifacts.items() if name != "download"}
     clips = families["clips"]
     probed = read_sampled_probes(artifacts["download"]) if "download" in artifacts else {}
     facts = compute_corpus_statistics(rows, rejects, artifacts, clips, probed)

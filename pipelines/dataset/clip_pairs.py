@@ -84,7 +84,7 @@ def list_clip_pairs(ctx: NodeContext) -> None:
     import pyarrow.parquet as pq
 
     settings: CrossPairSettings = ctx.config
-    families = {role: one.family() for role, one in ctx.inputs.items() if role != "recordings"}
+    families = {role: one.open_family() for role, one in ctx.inputs.items() if role != "recordings"}
     clips = families["clips"]
     keys = [key for key in clips.keys if all(key in family for family in families.values())]
     recordings = {key: clips.recording_of(key) for key in keys}

@@ -63,7 +63,7 @@ class ReportSampleFrames:
 
 def publish_sample_frames(ctx: NodeContext) -> None:
     """The whole node. Inputs: the families `generated`, `driving` and `source` (the copied frame)."""
-    families = {role: artifact.family() for role, artifact in ctx.inputs.items()}
+    families = {role: artifact.open_family() for role, artifact in ctx.inputs.items()}
     generated, config = families["generated"], ctx.config
     pairs = spread_evenly(generated.keys, config.grid_pairs)
     for place, pair in enumerate(pairs):

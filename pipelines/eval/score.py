@@ -58,7 +58,7 @@ def score_method(ctx: NodeContext, method: str, kind: MethodKind) -> None:
     """The whole node: values.parquet, metrics.json and summary.json. Inputs: `generated`, `truth`, and of
     each feature that a metric reads `<feature>` and `truth.<feature>`."""
     metrics: tuple[str, ...] = ctx.config.metrics
-    families = {role: one.family() for role, one in ctx.inputs.items()}
+    families = {role: one.open_family() for role, one in ctx.inputs.items()}
     keys = families["truth"].keys
     values: list[FrameValues] = []
     ctx.report_progress(0, len(keys), "pairs")

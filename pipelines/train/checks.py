@@ -14,7 +14,7 @@ def check_phase_runtime(config: Any, runtime: RuntimeConfig, node: str, model: s
     would train and cannot do the precision. A cluster's machines are asked when its workers start.
     """
     settings, precision = getattr(config, model).phases[phase], getattr(config, model).precision
-    chunk_sample_indices(1, settings.batch, settings.chunk_size, 0, max(1, runtime.train_workers))
+    chunk_sample_indices(1, settings.batch, settings.samples_per_chunk, 0, max(1, runtime.train_workers))
     elsewhere = runtime.train_workers and (runtime.ray or os.environ.get("RAY_ADDRESS"))
     if precision != "fp32" and not runtime.use_gpu and not elsewhere:
         import torch

@@ -214,10 +214,12 @@ def loop_step(net, phase, device, precision):
     state = TrainState(job, device)
     passes, worker = make_update_passes(phase, state.parameters), DistributedContext(device)
     person, rng, chunks = Person(net.detector.size), np.random.default_rng(1), []
-    for _ in range(phase.batch // phase.chunk_size):
-        samples = [state.task.sample(rng, tables(person), training=True) for _ in range(phase.chunk_size)]
+    for _ in range(phase.batch // phase.samples_per_chunk):
+        samples = [
+            state.task.sample(rng, tables(person), training=True) for _ in range(phase.samples_per_chunk)
+        ]
         chunks.append(stack_samples([(person.key, sample) for sample in samples]))
-    numbers, share = itertools.count(1), WorkerShare(phase.batch, phase.chunk_size)
+    numbers, share = itertools.count(1), WorkerShare(phase.batch, phase.samples_per_chunk)
     return lambda: train_step(state, passes, chunks, share, next(numbers), worker)
 
 

@@ -33,7 +33,7 @@ def test_the_road_counts_rows_the_source_lost(facts):
 def test_a_person_in_both_splits_is_called_out(corpus_inputs):
     rows = [{"id": "r1", "identity": "p", "split": "train"}, {"id": "r2", "identity": "p", "split": "test"}]
     stages = {name: corpus_inputs[name] for name in statistics.CORPUS_STATISTICS_STAGES}
-    found = statistics.compute_corpus_statistics(rows, [], stages, corpus_inputs["clips"].family(), {})
+    found = statistics.compute_corpus_statistics(rows, [], stages, corpus_inputs["clips"].open_family(), {})
     assert found.shared == ["p"]
     assert "1 identities are in more than one split: p" in corpus_page.render_corpus_page(found, [])
 

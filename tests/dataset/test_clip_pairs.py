@@ -81,7 +81,8 @@ def context(family, tmp_path):
     some = type(family)({key: family.samples[key] for key in family.keys[1:]})
     inputs = {
         "recordings": SimpleNamespace(path=lambda name: tmp_path / name),
-        "clips": SimpleNamespace(family=lambda: family), "keypoints": SimpleNamespace(family=lambda: some),
+        "clips": SimpleNamespace(open_family=lambda: family),
+        "keypoints": SimpleNamespace(open_family=lambda: some),
     }  # fmt: skip
     return SimpleNamespace(
         node="clip_pairs.toy", config=SimpleNamespace(seed=0, rounds=3), inputs=inputs, out=tmp_path,
@@ -98,7 +99,9 @@ def test_clips_that_a_family_lacks_are_in_no_pair(context, family):
 
 def test_a_corpus_of_one_person_in_each_split_is_refused(context, family):
     alone = [key for key in family.keys if not key.startswith("id1")]
-    context.inputs["keypoints"].family = lambda: type(family)({key: family.samples[key] for key in alone})
+    context.inputs["keypoints"].open_family = lambda: type(family)(
+        {key: family.samples[key] for key in alone}
+    )
     with pytest.raises(
         UserError,
         match=r"clip_pairs.toy: no pair among 3 clips that clips, keypoints have: a pair takes clip",

@@ -9,7 +9,7 @@ from tests.train.conftest import FakeFamily
 
 
 def artifact(samples):
-    return SimpleNamespace(family=lambda: FakeFamily(samples))
+    return SimpleNamespace(open_family=lambda: FakeFamily(samples))
 
 
 @pytest.fixture

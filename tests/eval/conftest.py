@@ -217,7 +217,7 @@ class Shards:
     def __init__(self, family: Any, rows: list[Any] | None = None, key: str = "s" * 32):
         self._family, self._rows, self.key, self.digest, self.node = family, rows or [], key, "d" * 32, ""
 
-    def family(self, units: Any = None) -> Any:
+    def open_family(self, units: Any = None) -> Any:
         if units is None:
             return self._family
         some = {key: self._family.clips[key] for key in units}

@@ -64,7 +64,7 @@ def test_no_metric_is_code_of_generation_or_of_features(graph, project_code):
     config = load_config(DEMO).config
     for node in graph:
         if node.name.split(".")[0] in ("pairs", "generate", "features"):
-            closure = project_code.closure(list_code_entry_points(node, config, project_code))
+            closure = project_code.reachable_symbols(list_code_entry_points(node, config, project_code))
             assert not [s for s in closure if s.startswith(("pipelines.eval.metrics", "pipelines.eval.rec"))]
 
 
@@ -74,7 +74,7 @@ def test_a_caption_is_code_of_the_report_alone(graph, project_code):
     readers = [
         n.name
         for n in graph
-        if words in project_code.closure(list_code_entry_points(n, config, project_code))
+        if words in project_code.reachable_symbols(list_code_entry_points(n, config, project_code))
     ]
     assert readers == ["report"]
 

@@ -92,7 +92,7 @@ def bucket(tmp_path):
 
 def test_an_object_store_gives_a_copy_and_is_asked_once_for_all_spellings(bucket, tmp_path):
     mirror, handler = bucket()
-    assert mirror.find(["a"]) == "a.webm"
+    assert mirror.find_video_file_name(["a"]) == "a.webm"
     assert len(handler.asked) == 1
     copy = mirror.fetch("a.webm", tmp_path / "copy")
     assert copy == tmp_path / "copy"

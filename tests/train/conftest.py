@@ -102,7 +102,7 @@ class FakeArtifact:
         assert (self.folder / name).exists()
         return self.folder / name
 
-    def family(self) -> Any:
+    def open_family(self) -> Any:
         return self.opened
 
 

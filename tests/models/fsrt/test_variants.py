@@ -46,7 +46,7 @@ def test_the_row_learns_one_batch_in_a_tiny_form(row, clip, tmp_path):
     torch.manual_seed(0)
     task = FsrtReenactmentTask(fsrt.net, fsrt.sampling, fsrt.augment)
     phase = fsrt.phases["warmup"]
-    adam = torch.optim.Adam(freeze_other_parts(task.net, phase.trainable).values(), lr=1e-3)
+    adam = torch.optim.Adam(freeze_other_parts(task.net, phase.trainable_parts).values(), lr=1e-3)
     batch = batch_of(task, clip)
     totals = []
     for step in range(1, 9):

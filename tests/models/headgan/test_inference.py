@@ -307,7 +307,7 @@ def test_what_is_heard_changes_the_picture(reenactor, clip):
 
 def test_features_of_another_encoder_are_told(reenactor):
     with pytest.raises(InvalidSettings, match="features of 320 numbers, but this headgan learned with 5"):
-        reenactor.audio_features(np.zeros((4, 320), np.float32))
+        reenactor.audio_features_from_speech(np.zeros((4, 320), np.float32))
 
 
 # --- explicit parameters ------------------------------------------------------------------------------------

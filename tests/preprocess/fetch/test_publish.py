@@ -85,7 +85,7 @@ def test_the_same_video_by_another_way_has_the_same_bytes(server, publish, noise
 
 
 def test_an_edited_renderer_fetches_nothing_again(project_code):
-    closure = project_code.closure(["pipelines.preprocess.download:download_video"])
+    closure = project_code.reachable_symbols(["pipelines.preprocess.download:download_video"])
     reached = {name.rpartition(".")[0] for name in closure}
     assert "pipelines.media.container" in reached
     assert not [module for module in reached if "synthetic" in module or module.startswith("models")]

@@ -97,7 +97,7 @@ def _curtain() -> TexturedGridMesh:
 
 
 class HeadRenderer:
-    """A person in a setting; `frame` draws one pose. Holds all that the frames of a recording share."""
+    """A person in a setting; `render_frame` shows one pose. Holds what the frames of a recording share."""
 
     def __init__(
         self,
