@@ -78,7 +78,7 @@ class Checkpoint:
     ) -> tuple[Net, Described, dict[str, str]]:
         """-> the net that `build` makes of read(metadata), with this checkpoint's tensors but those whose
         names begin with one of `training_only`; read(metadata); and the provenance of the weights. Raises as
-        `describe` and `load_into` do.
+        `parse_metadata` and `load_net` do.
         """
         described, provenance = self.parse_metadata(
             lambda metadata: (read(metadata), parse_provenance(metadata))

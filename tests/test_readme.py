@@ -9,6 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from models import MODELS
 from pipelines.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,6 +18,15 @@ BLOCKS = re.findall(r"```[a-z]*\n(.*?)```", README, re.S)
 LINES = [line.split("#")[0].strip().removeprefix("$ ") for block in BLOCKS for line in block.splitlines()]
 COMMANDS = sorted({line for line in LINES if line.startswith(("reenact ", "make "))})
 SHARD = ".reenact/store/packs/clips/KEY.tar"  # stands for one that a run left
+SOURCE_FILES = [
+    path for top in ("pipelines", "models", "storage", "configs") for path in (ROOT / top).rglob("*.*")
+    if path.suffix in (".py", ".yaml")
+]  # fmt: skip
+SOURCE_WORDS = {
+    word
+    for path in SOURCE_FILES
+    for word in (*re.findall(r"\w+", path.read_text()), path.stem, path.suffix[1:])
+}
 MENTIONED = sorted(set(re.findall(r"`reenact (\w+)", README)))
 
 
@@ -78,3 +88,11 @@ def test_the_tree_names_every_module():
     tree = next(block for block in BLOCKS if block.startswith("pipelines/"))
     modules = [p.stem for p in (ROOT / "pipelines").glob("*.py") if not p.stem.startswith("__")]
     assert [m for m in modules if not re.search(rf"\b{m}(\.py|\b)", tree)] == []
+
+
+@pytest.mark.parametrize("readme", ["README.md", *(f"models/{name}/README.md" for name in MODELS)])
+def test_a_name_in_backticks_is_one_of_the_source(readme):
+    """A table from the paper to the code that lags behind the code helps nobody."""
+    spans = re.findall(r"`([A-Za-z_][\w.]*)`", (ROOT / readme).read_text())
+    assert spans
+    assert [span for span in spans if not {*span.split(".")} <= SOURCE_WORDS] == []

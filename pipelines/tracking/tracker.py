@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 class MlflowTracker:
     """Feeds events to MLflow from a thread. Nothing here waits for MLflow or raises because of it: what
-    cannot be delivered is retried while the run lasts, and stays in the ledger for `sync`."""
+    cannot be delivered is retried while the run lasts, and stays in the ledger for `sync_run`."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class MlflowTracker:
         self._queue.put(event)
 
     def close(self, timeout: float = 30.0) -> bool:
-        """Deliver what is queued, for at most so long. True: MLflow has everything; False: `sync` it
+        """Deliver what is queued, for at most so long. True: MLflow has everything; False: `sync_run` it
         later."""
         if self._thread is not None:
             self._queue.put(None)

@@ -1,9 +1,9 @@
 """Average keypoint distance over 68 landmarks, in pixels of a 256 px frame.
 
-`akd_l1` is what the field computes (pose-evaluation): the mean absolute coordinate difference over the 68x2
-numbers, then over frames; `akd_l2` is the mean Euclidean distance. The landmarker is the same on both sides
-and is part of the metric's name, because values of different landmarkers do not compare. A frame without a
-face, of the method or of the truth, has no value.
+`akd_l1_dlib` is what the field computes (pose-evaluation): the mean absolute coordinate difference over the
+68x2 numbers, then over frames; `akd_l2_dlib` is the mean Euclidean distance. The landmarker is the same on
+both sides and is part of the metric's name, because values of different landmarkers do not compare. A frame
+without a face, of the method or of the truth, has no value.
 """
 
 from __future__ import annotations
