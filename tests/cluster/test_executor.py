@@ -52,6 +52,7 @@ def cluster(tmp_path_factory):
 def workers(request, monkeypatch):
     """What packs are built in: the toy nodes have no nets, and would have tasks."""
     monkeypatch.setattr(pack_job, "needs_pool", lambda *_: request.param == "pools")
+    return request.param
 
 
 @pytest.fixture
@@ -66,13 +67,14 @@ def run_on_ray(cluster):
     return run
 
 
-@pytest.mark.usefixtures("workers")
-def test_ray_and_one_process_publish_the_same_bytes(project, run_on_ray):
-    assert not run_on_ray(project).failed
+def test_ray_and_one_process_publish_the_same_bytes(project, run_on_ray, workers):
+    nodes = ["listing", "double"] if workers == "pools" else []  # each keyed node starts a pool of its own
+    assert not run_on_ray(project, *nodes).failed
     on_ray = project.bytes()
+    assert on_ray
     for top in ("packs", "manifests", "whole", "keys"):
         project.store.delete_tree(top)
-    project.run()
+    project.run(*nodes)
     assert project.bytes() == on_ray
 
 
