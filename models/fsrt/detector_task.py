@@ -21,9 +21,8 @@ from models.fsrt.config import AugmentConfig, KeypointDetectorConfig
 from models.fsrt.keypoints import KeypointDetector, heatmap_cell_coordinates
 from models.task import Batch, Sample, StatelessTask, TrainingTable, TrainStep, ValidationOutput
 
-DISTILLED_KEYPOINT_DETECTOR_PROVENANCE = {
-    "kp_detector": "distilled"
-}  # stands beside every score the detector touches
+# Stands beside every score that the detector touches.
+DISTILLED_KEYPOINT_DETECTOR_PROVENANCE = {"kp_detector": "distilled"}
 # A distilled keypoint is the mean of these of the 68 points.
 KEYPOINT_LANDMARK_GROUPS: tuple[tuple[int, ...], ...] = (
     (0, 1, 2), (7, 8, 9), (14, 15, 16),  # ends of the jaw and the chin

@@ -233,9 +233,8 @@ class Encoder(nn.Module):
         for block in self.conv_blocks[1:]:
             x = block(x)
         project = self.per_patch_linear  # a 1x1 convolution in the released layout
-        tokens = onednn_linear(
-            x.flatten(2).transpose(1, 2), project.weight.flatten(1), project.bias
-        )  # (B*S,T,D)
+        patches = x.flatten(2).transpose(1, 2)
+        tokens = onednn_linear(patches, project.weight.flatten(1), project.bias)  # (B*S,T,D)
         if self.joint:
             tokens = tokens.unflatten(0, (B, S)).flatten(1, 2)  # (B,S*T,D)
             seen = None if present is None else attention_mask(present, tokens.shape[1] // S)

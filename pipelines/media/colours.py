@@ -96,9 +96,7 @@ def tone_map(codes: np.ndarray, probed: Probe, out: np.ndarray) -> None:
     The largest of the three colours is rolled off and the others in proportion, which keeps the hue. Nothing
     depends on what a file says of its own brightness.
     """
-    for top in range(
-        0, len(codes), PIXEL_ROWS_PER_BLOCK
-    ):  # planes of a few rows stay in the processor's cache
+    for top in range(0, len(codes), PIXEL_ROWS_PER_BLOCK):  # few rows stay in the processor's cache
         part = slice(top, top + PIXEL_ROWS_PER_BLOCK)
         _tone_map_rows(codes[part], probed["transfer"], probed.get("primaries", "bt2020"), out[part])
 

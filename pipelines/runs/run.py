@@ -65,10 +65,8 @@ def run_pipeline(
     if not done:  # refused before any work: runs of a remote store are tracked where the settings say
         find_tracking_place(session.store.uri, session.config.runtime.tracking)
         require_nonempty_splits(plans, session.config.data)
-    if not done and not snapshot.is_running_from_snapshot():
-        snapshot.restart_process_in_snapshot(
-            writable_cache_folder("code"), sys.argv[1:]
-        )  # where all of this is planned again
+    if not done and not snapshot.is_running_from_snapshot():  # where all of this is planned again
+        snapshot.restart_process_in_snapshot(writable_cache_folder("code"), sys.argv[1:])
     print_plan_table(
         plans, console.out, planner.readable.damaged, describe_frame_disk_usage(plans, session.config)
     )

@@ -90,9 +90,8 @@ def test_released_weights_are_scored_without_a_training_node(copy, tmp_path):
     detector, renderer = export_released_format(Fsrt(net).state_dict(), about, tmp_path)
     store = Store(str(copy.store))
     for name, file in (("fsrt_kp", detector), ("fsrt_vox", renderer)):
-        import_weights(
-            store, find_third_party_weights(name), file
-        )  # the command takes nets of the published size alone
+        # Not by the command, which takes nets of the published size alone.
+        import_weights(store, find_third_party_weights(name), file)
 
     args = [MICRO, "--set", "models=[fsrt]", "--set", "fsrt.weights=fsrt_vox"]
     assert "train." not in copy.call("plan", *args).stdout

@@ -22,9 +22,8 @@ def test_invariance_counts_source_and_driving_alike():
 def test_variance_looks_over_features_not_over_the_batch():
     torch.manual_seed(0)
     row = torch.randn(1, 64)
-    assert (
-        losses.feature_variance_hinge_loss((row * 10).repeat(4, 1)).item() == 0
-    )  # equal rows, each widely spread
+    equal_rows = (row * 10).repeat(4, 1)  # each widely spread
+    assert losses.feature_variance_hinge_loss(equal_rows).item() == 0
     assert losses.feature_variance_hinge_loss(
         torch.arange(4.0).view(4, 1).expand(4, 64)
     ).item() == pytest.approx(0.99, abs=1e-6)

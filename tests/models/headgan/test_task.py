@@ -400,9 +400,8 @@ def test_checkpoints_say_what_draws_and_what_is_heard(vgg):
     assert Architecture(**about["architecture"]) == NET
     assert (about["head"], about["identity"], about["shading"]) == ("analytic_head", "clip_mean", "smooth")
     assert AudioFeatureConfig(**about["hearing"]) == AudioFeatureConfig()
-    assert SpeechFeaturesConfig(**about["speech"]) == SpeechFeaturesConfig(
-        encoder="headgan"
-    )  # no path goes along
+    # No path goes along.
+    assert SpeechFeaturesConfig(**about["speech"]) == SpeechFeaturesConfig(encoder="headgan")
     assert task.provenance() == {"tokens": "transcripts", "vgg19": "random"}
     assert build(speech=SpeechFeaturesConfig(encoder="headgan")).provenance()["tokens"] == "none"
     assert "tokens" not in build(speech=SpeechFeaturesConfig()).provenance()
