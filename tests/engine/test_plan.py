@@ -99,7 +99,7 @@ EDITS = {  # edit -> the nodes that execute when it is run
 }
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(sorted(EDITS)), min_size=1, max_size=4))
 def test_any_sequence_of_edits_executes_exactly_what_they_touch(new_project, names):
     project = new_project()
