@@ -107,6 +107,7 @@ def test_submit_runs_the_pipeline_there_and_again_runs_nothing(
     assert listed.count("SUCCEEDED") >= 2
 
 
+@pytest.mark.slow
 def test_stop_in_the_middle_leaves_a_store_that_a_rerun_takes_up(micro, cluster, run_file, tmp_path):
     home = type(micro)(tmp_path, env=cluster.env)
     shutil.copytree(micro.store, home.store, copy_function=shutil.copy2)

@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+import pytest
+
 MICRO = str(Path(__file__).with_name("micro.yaml"))
 NODE = "train.fsrt.keypoints"
 TASK = "models/fsrt/detector_task.py"
@@ -15,6 +17,7 @@ def weights(store: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_an_edit_during_a_run_is_of_the_next_run(micro, tmp_path):
     expected = weights(micro.store)
     shutil.copytree(micro.store, tmp_path / "store", copy_function=shutil.copy2)

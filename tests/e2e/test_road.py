@@ -261,6 +261,7 @@ def add_video(folder: Path, person: int, take: int) -> None:
     target.write_bytes(synthetic.render_synthetic_recording(row, get_analytic_head())[0])
 
 
+@pytest.mark.slow
 def test_one_more_video_computes_one_unit_a_node_and_one_shard_a_family(micro, tmp_path):
     videos = tmp_path / "videos"
     for person in range(2):
