@@ -23,7 +23,7 @@ NUMPY_NUMBER_CLASSES = ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._c
 
 
 class NumpyNumberStub:
-    """Stands in for all of NUMPY_NUMBERS: takes what the file gives and keeps nothing.
+    """Stands in for all of NUMPY_NUMBER_CLASSES: takes what the file gives and keeps nothing.
 
     Counters are left behind anyway. numpy's own functions would be called with whatever a file chooses, and
     a made-up dtype can make them read memory as pointers.

@@ -1,6 +1,7 @@
 """Names are the words of PyTorch, Ray, DVC and the papers: private ones that were replaced stay away."""
 
 import ast
+import keyword
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,3 +96,34 @@ def test_parts_of_other_words_are_none():
     assert not retired("redraw_holder")
     assert not retired("drawing")
     assert not retired("threshold")
+
+
+ELSEWHERE = {
+    "XDG_CACHE_HOME", "IMAGEIO_FFMPEG_EXE", "GOOGLE_APPLICATION_CREDENTIALS", "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "METRIC_RUN", "webdataset", "generator_ema",
+    *keyword.kwlist,
+}  # fmt: skip
+"""Variables of the environment, a command's argument, a package, an example of an EMA's name."""
+
+
+def documented_names(tree):
+    """(line, `name` or NAME_IN_CAPITALS) of each docstring, those below values too."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                for name in re.findall(r"`(?:\w+\.)*([A-Za-z_]\w*)`|\b([A-Z]{2,}(?:_[A-Z0-9]+)+)\b", text):
+                    yield node.lineno, name[0] or name[1]
+
+
+def test_docstrings_name_what_there_is():
+    trees = {path: ast.parse(path.read_text()) for path in SOURCES}
+    known = {name for tree in trees.values() for _, name in identifiers(tree)} | ELSEWHERE
+    texts = {node.value for tree in trees.values() for node in ast.walk(tree)
+             if isinstance(node, ast.Constant) and isinstance(node.value, str)}  # fmt: skip
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path, tree in trees.items()
+        for line, name in documented_names(tree)
+        if name not in known and name not in texts and name not in {one.stem for one in SOURCES}
+    ]
+    assert not found, "\n".join(found)

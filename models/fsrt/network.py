@@ -283,7 +283,7 @@ class AllocationTransformer(nn.Module):
 
 
 def max_queries_per_pass(most: int, device: torch.device) -> int:
-    """Queries of a pass: on a CPU, more than CPU_QUERIES only cost time and memory."""
+    """Queries of a pass: on a CPU, more than MAX_CPU_QUERIES only cost time and memory."""
     return min(most, MAX_CPU_QUERIES) if device.type == "cpu" else most
 
 

@@ -89,7 +89,8 @@ class HeadGanTask(StatelessTask):
         speech: Any = None,
     ) -> None:
         """head: the morphable model's name in models.perception.NETS. speech: how the features were made that
-        a net which hears is given (dataclass of stage `speech`), for `describe`; None for one that does not.
+        a net which hears is given (settings of stage `speech`), for `architecture_metadata`; None for one
+        that does not.
         """
         self.architecture, self.discriminators, self.compared = net, discriminators, terms
         self.head, self.hearing = head, hearing

@@ -12,10 +12,6 @@ from pipelines.eval.metrics import METRICS
 from pipelines.eval.protocols import EvaluationProtocol
 from storage.uris import ExpandedPath
 
-CHECKPOINT_FILES = {"last": "model.safetensors", "best": "best.safetensors"}
-"""What a training phase publishes for each value of `EvalConfig.checkpoint`."""
-
-
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 

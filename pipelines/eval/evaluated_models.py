@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from models.spec import load_model_spec
 from models.weights import find_third_party_weights
-from pipelines.eval.config import CHECKPOINT_FILES
-from storage import checkpoints
+from storage.checkpoints import CHECKPOINT_FILES, save_checkpoint
 from storage.weight_files import weights_path
 
 if TYPE_CHECKING:
@@ -59,5 +58,5 @@ def publish_released_weights(ctx: NodeContext, model: str, weights: str) -> None
     files = {name: weights_path(store, find_third_party_weights(name)) for name in released.files}
     reader = importlib.import_module(released.reader.partition(":")[0])
     checkpoint: Checkpoint = reader.load_released(files, ctx.config.section)
-    checkpoints.save_checkpoint(ctx.out / CHECKPOINT_FILES["last"], checkpoint.tensors, checkpoint.metadata)
+    save_checkpoint(ctx.out / CHECKPOINT_FILES["last"], checkpoint.tensors, checkpoint.metadata)
     ctx.log_params({"weights": weights})

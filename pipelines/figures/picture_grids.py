@@ -55,7 +55,7 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 
 # --- drawing ------------------------------------------------------------------------------------------------
 def make_error_map(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Two (...,3) in [0,1] -> uint8: mean |difference| over channels times ERROR_GAIN,
+    """Two (...,3) in [0,1] -> uint8: mean |difference| over channels times ERROR_MAP_GAIN,
     black-purple-orange-white."""
     level = np.clip(np.abs(prediction - target).mean(axis=-1) * ERROR_MAP_GAIN, 0, 1)
     stops = np.array(

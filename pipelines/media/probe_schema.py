@@ -23,7 +23,7 @@ class Probe(TypedDict):
     begin: NotRequired[float]
     """Second at which the first frame is shown."""
     held: NotRequired[Sequence[Sequence[float]]]
-    """[begin, end] in seconds of each frame that is shown for longer than LONGEST_HOLE."""
+    """[begin, end] in seconds of each frame that is shown for longer than LOST_FRAMES_GAP_SECONDS."""
     interlaced: NotRequired[bool]
     video_index: int
     audio_index: int

@@ -39,7 +39,7 @@ import numpy as np
 from models.errors import InvalidFile
 from models.perception.array_unpickler import read_pickle, to_array
 from models.perception.file_arrays import FileArrays
-from models.perception.head.morphable import MorphableModel, vertex_normals
+from models.perception.head.morphable import ARRAY_NDIMS, MorphableModel, vertex_normals
 
 FLAME_SHAPE_SIZE, FLAME_EXP_SIZE = 100, 50  # of 300 and 100
 FLAME_EXP_START = 300
@@ -57,7 +57,6 @@ REQUIRED_MORPHABLE_MODEL_FIELDS = (
     "lm68_index",
     "lm68_weight",
 )
-ARRAY_NDIMS = {"mean": 2, "id_basis": 3, "exp_basis": 3, "faces": 2, "lm68_weight": 2, "tex_basis": 3}
 _TEXTS = ("name", "license")
 _NAMES = ("id_names", "exp_names")
 _REGION = "region_"
@@ -266,12 +265,14 @@ def _matlab(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as stream:
             return loadmat(stream, variable_names=list(names))
+    # NotImplementedError: what scipy says of MATLAB 7.3 files, which are HDF5.
     except (MatReadError, NotImplementedError, ValueError, TypeError, zlib.error) as error:
         raise InvalidFile(f"{path.name} is not a MATLAB 5 file: {str(error).splitlines()[0]}") from error
 
 
 def _thrice(corners: np.ndarray) -> np.ndarray:
-    """Landmarks that are vertices (68,) -> lm68_index (68,3); their weights are ONE_VERTEX."""
+    """Landmarks that are vertices (68,) -> lm68_index (68,3); their weights are
+    VERTEX_LANDMARK_BARYCENTRICS."""
     return np.repeat(corners.reshape(-1)[:, None], 3, axis=1).astype(np.int32)
 
 

@@ -152,7 +152,8 @@ def plan_sound_windows(sound: int, frames: int, window: int, context: int) -> li
 
 
 def batch_sound_windows(all_windows: Sequence[SoundWindow]) -> Iterator[list[SoundWindow]]:
-    """Windows by length, as many at once as BATCH_FRAMES and MOST_PADDING allow; nothing else counts."""
+    """Windows by length, as many at once as MAX_BATCH_FRAMES and MAX_BATCH_PADDING_SHARE allow; nothing
+    else counts."""
     batch: list[SoundWindow] = []
     for window in sorted(all_windows, key=lambda w: (w.frames, w.sound, w.start)):
         full = (len(batch) + 1) * window.frames > MAX_BATCH_FRAMES

@@ -15,7 +15,7 @@ MAX_PSNR_DB = 100.0
 
 
 def mse_to_psnr(mse: np.ndarray) -> np.ndarray:
-    """Mean squared errors of any shape -> dB, at most CAP_DB."""
+    """Mean squared errors of any shape -> dB, at most MAX_PSNR_DB."""
     floor = 10 ** (-MAX_PSNR_DB / 10)
     return -10 * np.log10(np.maximum(mse, floor))
 

@@ -18,7 +18,7 @@ BOT_ERROR_CODE = "bot"
 RATE_LIMIT_ERROR_CODE = "busy"
 """The site wants fewer requests from this machine."""
 FORBIDDEN_ERROR_CODE = "forbidden"
-"""YouTube's 403: one of its limits like BUSY, or this video alone."""
+"""YouTube's 403: one of its limits like RATE_LIMIT_ERROR_CODE, or this video alone."""
 TEMPORARY_ERROR_CODE = "temporary"
 """Anything that may be otherwise tomorrow."""
 
@@ -83,7 +83,7 @@ _STATUS = {404: "not_found", 410: "not_found", 401: "needs_auth", 407: "needs_au
 @dataclass(frozen=True, slots=True)
 class ErrorClass:
     code: str
-    """A reject code, or BOT, BUSY, REFUSED, FOR_NOW."""
+    """A reject code, or one of the four above."""
     after: float = 0.0
     """Seconds of its Retry-After header, 0 without one."""
 

@@ -286,7 +286,7 @@ def _numbers(rows: Sequence[tuple[int, Sequence[str]]]) -> np.ndarray:
 
 
 def _check(rows: Sequence[tuple[int, Sequence[str]]], values: np.ndarray, pixels: bool) -> None:
-    """BadLine for the first line whose frame or box cannot be."""
+    """InvalidLine for the first line whose frame or box cannot be."""
     frames, corner, sides = values[:, 0], values[:, 1:3], values[:, 3:]
     # a box may leave the frame, but not lie beyond it; the width at 360 lines is not known, at most 32:9
     limit = np.array([1280.0, ANNOTATION_FRAME_HEIGHT]) if pixels else np.ones(2)

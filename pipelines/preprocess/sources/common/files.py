@@ -72,7 +72,7 @@ def is_utf8_path(path: Path | str) -> bool:
 
 
 def check_id(what: str, text: str) -> str:
-    """The text if it is safe as an id and as a part of a file's name; BadLine if not."""
+    """The text if it is safe as an id and as a part of a file's name; InvalidLine if not."""
     if not SAFE_ID_PATTERN.fullmatch(text):
         quoted = text if len(text) <= 80 else f"{text[:80]}..."
         expected = f"1 to {MAX_ID_LENGTH} letters, digits, '_' and '-' only"
