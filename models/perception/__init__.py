@@ -68,6 +68,12 @@ NETS: dict[str, NetEntry] = {
     "fan3d": NetEntry(
         "models.perception.faces.fan:load_fan_3d", ("fan3d", "fan_depth"), gpu=True, packages=_FAN
     ),
+    "efficientnet_lite0": NetEntry(
+        "models.perception.efficientnet_lite0:load_efficientnet_lite0",
+        ("efficientnet_lite0",),
+        gpu=True,
+        packages=_TORCH,
+    ),
     "vgg19": NetEntry("models.perception.vgg19:load_vgg19", ("vgg19",), gpu=True, packages=_TORCH),
     "vgg19_random": NetEntry("models.perception.vgg19:load_random_vgg19", gpu=True, packages=_TORCH),
     "wav2vec2_base": NetEntry(

@@ -101,7 +101,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         try:
             found = _flat(torch.load(path, map_location="cpu", weights_only=True))
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            raise InvalidFile(f"{path}: not a file of tensors alone: {str(error).splitlines()[0]}") from error
+            reason = str(error).partition("\n")[0] or "it ends too early"  # EOFError says nothing
+            raise InvalidFile(f"{path}: not a file of tensors alone: {reason}") from error
     for nest in STATE_DICT_WRAPPER_KEYS:
         inner = {name.removeprefix(f"{nest}."): t for name, t in found.items() if name.startswith(f"{nest}.")}
         found = inner or found
