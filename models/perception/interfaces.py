@@ -14,6 +14,7 @@ import numpy as np
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -22,7 +23,8 @@ class FaceDetector(Protocol):
     """Goes into every sample that its boxes shaped."""
 
     def detect(self, frames: np.ndarray) -> list[np.ndarray]:
-        """frames (T,H,W,3) -> for each frame (n,5) float32: x0, y0, x1, y1, score; the surest first."""
+        """frames (T,H,W,3) -> for each frame (n,5) float32: x0, y0, x1, y1, score; the surest first. A sixth
+        column, where a detector sees it, is the roll: radians from the x axis to the line of the eyes."""
         ...
 
 
@@ -38,7 +40,8 @@ class Landmarker(Protocol):
     name: str
 
     def landmarks(self, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """frames (T,H,W,3), boxes (T,4) float32, NaN rows skipped -> (T,68,2) float32, iBUG order."""
+        """frames (T,H,W,3), boxes (T,4) float32, or (T,6) detections with a roll, NaN rows skipped ->
+        (T,68,2) float32, iBUG order."""
         ...
 
     def predict(self, frames: np.ndarray, boxes: np.ndarray) -> LandmarkPrediction:
@@ -53,6 +56,13 @@ class LandmarkPrediction(Struct, frozen=True, kw_only=True):
     """(T,68) float32: 1 = sure, 0 where there is no face; None from nets that do not say."""
     landmarks3d: np.ndarray | None = None
     """(T,68,3) float32: x, y of `landmarks` and a depth in pixels; None from flat nets."""
+    dense: np.ndarray | None = None
+    """(T,468,3) float32: the points of a face mesh, with a depth in pixels, smaller nearer; None from
+    others."""
+    iris: np.ndarray | None = None
+    """(T,2,5,2) float32: the image's left eye first; centre, toward the nose, top, toward the ear, bottom."""
+    score: np.ndarray | None = None
+    """(T,) float32 from 0, no face, to 1: how surely there is one; None from nets that cannot tell."""
 
 
 class InferenceSettings(Struct, frozen=True, kw_only=True):
@@ -93,6 +103,20 @@ class SpeechEncoder(Protocol):
     def encode(self, sounds: Sequence[np.ndarray], options: SpeechEncoderOptions) -> list[np.ndarray]:
         """Sounds (640 T,) float32 in [-1,1], 16 kHz -> features (T,D) float32 each, a row a frame at 25 fps.
         A sound's features do not depend on the others."""
+        ...
+
+
+class FixedSizeNet(Protocol):
+    """A net that takes images of one size."""
+
+    input_side: int
+    device: torch.device
+    """Where it takes images, and leaves what it makes of them."""
+
+    def configure_inference(self, how: InferenceSettings) -> None: ...
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """(B,3,S,S) float32 -> its outputs, (B,...) float32 each, channels last; without gradient."""
         ...
 
 

@@ -1,0 +1,256 @@
+"""MediaPipe's face mesh and iris nets: 468 points of a face, its eyelids and irises, as torch functions.
+
+A face's square is 1.5 times its box, turned so that its eyes are level. The mesh net places 468 points in it
+and says whether it sees a face at all; from these points comes a better square for a second pass. The mesh
+does not see blinks (r .1 to .2 with the truth on rendered heads): the iris net, on a square about each eye,
+places the lids again (r .8).
+
+Coordinates as in face_crops.py. Depth z is in pixels of the image, smaller is nearer, about 0 at the middle
+of the head; it is not turned with the square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.perception.faces.face_crops import CropSquares, crop_to_image_points, sample_crops
+from models.perception.faces.mesh_points import (
+    IBUG68,
+    LEFT_EYE_CONTOUR,
+    LEFT_EYE_CORNERS,
+    MESH_POINT_COUNT,
+    OUTER_EYE_CORNERS,
+    RIGHT_EYE_CONTOUR,
+    RIGHT_EYE_CORNERS,
+)
+from models.perception.interfaces import FixedSizeNet, InferenceSettings, LandmarkPrediction
+from models.perception.litert_net import LiteRtNet
+from models.perception.tflite_file import TfliteSignature
+from models.perception.tflite_net import TorchTfliteNet
+
+MESH_NET = TfliteSignature(192, ((1, 1, 1404), (1, 1, 1)))
+IRIS_NET = TfliteSignature(64, ((213,), (15,)))
+FACE_SQUARE_SCALE, EYE_SQUARE_SCALE = 1.5, 2.3
+"""Side of a square, in the longer side of a face's box, and in the distance of an eye's corners."""
+SURE_PRESENCE_LOGIT = 40.0
+"""Of faces in full view (23 to 55 on real frames); the score of a frame is its logit as a share of this."""
+MIN_BOX_SIDE = 4.0
+"""Pixels: smaller boxes show no face."""
+LANDMARK_STEPS_PER_PIXEL = 64
+"""Points are rounded to so many: the last bits depend on runtime, batch and machine."""
+FACES_PER_BATCH = 32
+
+
+# --- squares ------------------------------------------------------------------------------------------------
+def squares_from_boxes(boxes: Tensor) -> CropSquares:
+    """boxes (B,4 or 6) float: x0, y0, x1, y1, or a detection of BlazeFaceDetector, whose roll then turns the
+    square."""
+    size = boxes[:, 2:4] - boxes[:, :2]
+    roll = boxes[:, 5] if boxes.shape[1] > 4 else torch.zeros_like(boxes[:, 0])
+    return CropSquares((boxes[:, :2] + boxes[:, 2:4]) / 2, FACE_SQUARE_SCALE * size.amax(1), roll)
+
+
+def squares_from_points(points: Tensor) -> CropSquares:
+    """points (B,468,2 or 3) -> about the box that holds them all, the outer eye corners level."""
+    low, high = points[..., :2].amin(1), points[..., :2].amax(1)
+    left, right = (points[:, n] for n in OUTER_EYE_CORNERS)
+    side = FACE_SQUARE_SCALE * (high - low).amax(1)
+    return CropSquares((low + high) / 2, side, _line_angle(left, right))
+
+
+def eye_squares(points: Tensor, corners: tuple[int, int]) -> CropSquares:
+    """points (B,468,2 or 3) -> about one eye."""
+    left, right = (points[:, n, :2] for n in corners)
+    side = EYE_SQUARE_SCALE * (right - left).abs().amax(1)
+    return CropSquares((left + right) / 2, side.clamp(min=1e-3), _line_angle(left, right))
+
+
+def _line_angle(left: Tensor, right: Tensor) -> Tensor:
+    return torch.atan2(right[:, 1] - left[:, 1], right[:, 0] - left[:, 0])
+
+
+# --- nets ---------------------------------------------------------------------------------------------------
+class FaceMesh:
+    """Pixels -> points. `iris`: None = the mesh net alone."""
+
+    def __init__(self, mesh: FixedSizeNet, iris: FixedSizeNet | None = None):
+        self._mesh, self._iris = mesh, iris
+
+    @property
+    def device(self) -> torch.device:
+        return self._mesh.device
+
+    @property
+    def has_iris(self) -> bool:
+        return self._iris is not None
+
+    def configure_inference(self, how: InferenceSettings) -> None:
+        for net in (self._mesh, self._iris):
+            if net is not None:
+                net.configure_inference(how)
+
+    def predict(self, images: Tensor, squares: CropSquares) -> tuple[Tensor, Tensor]:
+        """images (B,3,H,W) in [0,1] -> points (B,468,3) in pixels, and the logit (B,) that there is a face:
+        23 to 55 on real faces in full view, below 0 without one."""
+        side = self._mesh.input_side
+        points, presence = self._mesh(sample_crops(images, squares, side))
+        points = points.reshape(-1, MESH_POINT_COUNT, 3) / side
+        return crop_to_image_points(points, squares), presence.reshape(-1)
+
+    def refine_eyes(self, images: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """points (B,468,3) -> the same with the lids of the iris net (depth as it was), and irises (B,2,5,2)
+        in pixels, the left one first: centre, toward the nose, top, toward the ear, bottom."""
+        if self._iris is None:
+            raise ValueError("a face mesh without iris net")
+        points, irises = points.clone(), []
+        for corners, contour, mirrored in (
+            (LEFT_EYE_CORNERS, LEFT_EYE_CONTOUR, False),
+            (RIGHT_EYE_CORNERS, RIGHT_EYE_CONTOUR, True),
+        ):
+            squares = eye_squares(points, corners)
+            lids, iris = predict_eye(self._iris, images, squares, mirrored)
+            points[:, list(contour), :2] = lids[:, : len(contour)]
+            irises.append(iris)
+        return points, torch.stack(irises, dim=1)
+
+
+def predict_eye(
+    net: FixedSizeNet, images: Tensor, squares: CropSquares, mirrored: bool
+) -> tuple[Tensor, Tensor]:
+    """The iris net on left eyes, or on right ones, mirrored: contour (B,71,2) and iris (B,5,2) in pixels."""
+    side = net.input_side
+    crops = sample_crops(images, squares, side)
+    found = net(crops.flip(3) if mirrored else crops)
+    contour, iris = (one.reshape(len(one), -1, 3)[..., :2] / side for one in found)
+    if mirrored:
+        contour, iris = (torch.stack([1 - one[..., 0], one[..., 1]], dim=-1) for one in (contour, iris))
+    return crop_to_image_points(contour, squares), crop_to_image_points(iris, squares)
+
+
+# --- the landmarker -----------------------------------------------------------------------------------------
+class MeshPrediction(NamedTuple):
+    """Of n faces, on the CPU."""
+
+    points: np.ndarray
+    """(n,468,3) float32."""
+    irises: np.ndarray
+    """(n,2,5,2) float32; NaN without iris net."""
+    presence: np.ndarray
+    """(n,) float32: the lower logit of the two passes."""
+
+
+class MeshLandmarker:
+    """models.perception.interfaces.Landmarker, InferenceConfigurable: two passes of the mesh, then the
+    eyes."""
+
+    def __init__(self, mesh: FaceMesh):
+        self.name = "mesh468_iris" if mesh.has_iris else "mesh468"
+        self._mesh = mesh
+
+    def configure_inference(self, how: InferenceSettings) -> None:
+        self._mesh.configure_inference(how)
+
+    def landmarks(self, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """frames (T,H,W,3) uint8, boxes (T,4 or 6) -> (T,68,2) float32; NaN where the box is, or where no
+        face is seen in it."""
+        return self.predict(frames, boxes).landmarks
+
+    @torch.inference_mode()
+    def predict(self, frames: np.ndarray, boxes: np.ndarray) -> LandmarkPrediction:
+        """68 landmarks, all 468 points, irises, and how surely there is a face. boxes: those of mp_face with
+        their roll, or (T,4) of faces that stand upright, within some 30 degrees."""
+        rows = np.flatnonzero(_usable_boxes(boxes, *frames.shape[1:3]))
+        done = [
+            self._faces(frames[some], boxes[some])
+            for some in np.array_split(rows, max(1, -(-len(rows) // FACES_PER_BATCH)))
+            if len(some)
+        ]
+        found = (
+            MeshPrediction(*(np.concatenate(parts) for parts in zip(*done, strict=True))) if done else None
+        )
+        return _prediction(found, rows, len(frames), self._mesh.has_iris)
+
+    def _faces(self, frames: np.ndarray, boxes: np.ndarray) -> MeshPrediction:
+        images = frames_to_images(frames, self._mesh.device)
+        squares = squares_from_boxes(torch.from_numpy(boxes.astype(np.float32)).to(images.device))
+        points, first = self._mesh.predict(images, squares)
+        points, second = self._mesh.predict(images, squares_from_points(points))
+        irises = torch.full((len(points), 2, 5, 2), torch.nan)
+        if self._mesh.has_iris:
+            points, irises = self._mesh.refine_eyes(images, points)
+        presence = torch.minimum(first, second)
+        return MeshPrediction(*(one.float().cpu().numpy() for one in (points, irises, presence)))
+
+
+def frames_to_images(frames: np.ndarray, device: torch.device) -> Tensor:
+    """frames (T,H,W,3) uint8 -> (T,3,H,W) float32 in [0,1], on the device."""
+    images = torch.from_numpy(np.ascontiguousarray(frames))
+    if device.type == "cuda":
+        images = images.pin_memory().to(device, non_blocking=True)
+    return images.permute(0, 3, 1, 2).float() / 255
+
+
+def _usable_boxes(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(T,) bool: there is a box, it has an area, and its middle lies in the frame."""
+    finite = np.isfinite(boxes).all(1)
+    low, high = np.nan_to_num(boxes[:, :2]), np.nan_to_num(boxes[:, 2:4])
+    middle = (low + high) / 2
+    inside = (middle >= 0).all(1) & (middle <= [width, height]).all(1)
+    return np.asarray(finite & inside & (high - low >= MIN_BOX_SIDE).all(1))
+
+
+def _prediction(found: MeshPrediction | None, rows: np.ndarray, count: int, iris: bool) -> LandmarkPrediction:
+    """found: of the frames `rows` -> of all `count` frames; NaN and 0 where there is no face."""
+    dense = np.full((count, MESH_POINT_COUNT, 3), np.nan, np.float32)
+    irises = np.full((count, 2, 5, 2), np.nan, np.float32)
+    presence = np.zeros(count, np.float32)
+    if found is not None:
+        seen = (found.presence > 0) & np.isfinite(found.points).all((1, 2))
+        dense[rows[seen]] = _rounded(found.points[seen])
+        irises[rows[seen]] = _rounded(found.irises[seen])
+        presence[rows[seen]] = found.presence[seen]
+    landmarks3d = dense[:, list(IBUG68)]
+    confidence = np.where(presence > 0, 1 / (1 + np.exp(-presence)), 0)
+    return LandmarkPrediction(
+        landmarks=np.ascontiguousarray(landmarks3d[..., :2]),
+        confidence=np.repeat(confidence[:, None], len(IBUG68), axis=1).astype(np.float32),
+        landmarks3d=landmarks3d,
+        dense=dense,
+        iris=irises if iris else None,
+        score=np.clip(presence / SURE_PRESENCE_LOGIT, 0, 1),
+    )
+
+
+def _rounded(points: np.ndarray) -> np.ndarray:
+    return np.round(points * LANDMARK_STEPS_PER_PIXEL) / LANDMARK_STEPS_PER_PIXEL
+
+
+# --- loaders ------------------------------------------------------------------------------------------------
+def load_face_mesh(
+    weights: Mapping[str, Path], runtime: type[LiteRtNet] | type[TorchTfliteNet], iris: bool
+) -> FaceMesh:
+    mesh = runtime(weights["mp_mesh468"], MESH_NET)
+    eyes = runtime(weights["mp_iris"], IRIS_NET) if iris else None
+    return FaceMesh(mesh, eyes)
+
+
+def load_mesh468_litert(weights: Mapping[str, Path]) -> MeshLandmarker:
+    return MeshLandmarker(load_face_mesh(weights, LiteRtNet, iris=False))
+
+
+def load_mesh468_torch(weights: Mapping[str, Path]) -> MeshLandmarker:
+    return MeshLandmarker(load_face_mesh(weights, TorchTfliteNet, iris=False))
+
+
+def load_mesh468_iris_litert(weights: Mapping[str, Path]) -> MeshLandmarker:
+    return MeshLandmarker(load_face_mesh(weights, LiteRtNet, iris=True))
+
+
+def load_mesh468_iris_torch(weights: Mapping[str, Path]) -> MeshLandmarker:
+    return MeshLandmarker(load_face_mesh(weights, TorchTfliteNet, iris=True))
