@@ -50,6 +50,9 @@ NETS: dict[str, NetEntry] = {
         ("dlib_sp5", "dlib_resnet"),
         packages=_DLIB,
     ),
+    "dlib_resnet": NetEntry(
+        "models.perception.faces.dlib_resnet:load_dlib_resnet", ("dlib_resnet",), gpu=True, packages=_TORCH
+    ),
     "dlib_ladder": NetEntry(
         "models.perception.faces.dlib_faces:load_hog_cnn_detector", ("dlib_mmod",), packages=_DLIB
     ),
