@@ -54,6 +54,7 @@ MAX_FRONTAL_YAW = 30.0
 
 class Fit3dmmConfig(Struct, frozen=True, kw_only=True):
     not_in_key: ClassVar[tuple[str, ...]] = ("keypoints",)
+    as_before: ClassVar[Mapping[str, object]] = {"eyelid_weight": 1.0}
 
     backend: Literal["landmarks", "algorithm1", "deca", "deep3d"] = "landmarks"
     """What fits; see the table above."""
@@ -66,6 +67,8 @@ class Fit3dmmConfig(Struct, frozen=True, kw_only=True):
     """landmarks: say of the jaw outline, which slides over a turning head, against the inner points' 1."""
     chin_weight: float = 0.1
     """landmarks: say of the five points of the chin."""
+    eyelid_weight: float = 1.0
+    """landmarks: say of the twelve points of the eyes. 3 suits landmarkers that see blinks."""
     noise: float = 0.03
     """landmarks: what they are off by, in half widths of the face: larger trusts the prior more."""
     id_prior: float = 0.5
@@ -110,6 +113,8 @@ class Fit3dmmConfig(Struct, frozen=True, kw_only=True):
             raise ValueError(
                 f"contour_weight {self.contour_weight}, chin_weight {self.chin_weight}: expected 0 to 1"
             )
+        if not 0 <= self.eyelid_weight <= 10:
+            raise ValueError(f"eyelid_weight {self.eyelid_weight}: expected 0 to 10")
         if self.noise <= 0 or self.id_prior <= 0:
             raise ValueError(f"noise {self.noise}, id_prior {self.id_prior}: expected more than 0")
         if not (1 <= self.rounds <= 50 and 1 <= self.alignments <= 50):
@@ -205,7 +210,7 @@ def _make_fitter(
     if net is not None:
         return (lambda points, frames: _by_net(net, points, frames)), on_landmarks
     if settings.backend == "landmarks":
-        names = ("contour_weight", "chin_weight", "noise", "id_prior", "rounds", "identity")
+        names = ("contour_weight", "chin_weight", "eyelid_weight", "noise", "id_prior", "rounds", "identity")
         options = LandmarkFitOptions(**{name: getattr(settings, name) for name in names})
         return (lambda points, _: (fit_landmarks(model, points, options), None)), on_landmarks
     from models.perception.head.dense_fit import DenseFitter

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 from models.perception import NETS
 from models.weights import THIRD_PARTY_WEIGHTS
 from pipelines.config import CONFIGS_FOLDER, load_config
+from pipelines.engine.fingerprint import flatten_settings
 from pipelines.graph import build_graph
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig
 from storage.shards import FIELD_EXTENSIONS
@@ -51,8 +52,14 @@ def test_the_node_reads_what_its_backend_needs(backend):
         {"noise": 0}, {"rounds": 0}, {"contour_weight": 2}, {"max_error": 0}, {"max_gap": -1},
         {"ridge": -1.0}, {"smooth_sigma": 0}, {"smooth_beta": -1}, {"backend": "deca"},
         {"backend": "deep3d", "model": "flame"}, {"points": "landmarks3d"},
+        {"eyelid_weight": -1.0},
     ],
 )  # fmt: skip
 def test_impossible_settings_are_refused(bad):
     with pytest.raises(ValueError, match="expected"):
         Fit3dmmConfig(**bad)
+
+
+def test_a_say_of_the_eyelids_as_before_it_was_a_setting_is_in_no_key():
+    assert "fit.eyelid_weight" not in flatten_settings(Fit3dmmConfig(eyelid_weight=1.0), "fit")
+    assert flatten_settings(Fit3dmmConfig(eyelid_weight=3.0), "fit")["fit.eyelid_weight"] == 3

@@ -29,6 +29,7 @@ from models.perception.head.morphable import MorphableModel
 from models.perception.head.pose import AXIS_FLIP, nearest_rotation, project
 
 INNER_LANDMARKS = slice(17, 68)
+EYELID_LANDMARKS = slice(36, 48)  # the corners too, which the same net places
 FitParts = tuple[
     np.ndarray, np.ndarray, np.ndarray
 ]  # mean (68,3), id_basis (68,3,n_id), exp_basis (68,3,n_exp)
@@ -44,6 +45,9 @@ class LandmarkFitOptions:
     """w of points 0-16. A landmark net puts them on the visible outline, which slides over a turning head."""
     chin_weight: float = 0.1
     """w of points 6-10, which move with the jaw, and with what the net takes for the chin."""
+    eyelid_weight: float = 1.0
+    """w of points 36-47. A lid's blink is small beside what the prior allows other points to miss: where a
+    net sees blinks, a larger weight follows them further."""
     noise: float = 0.03
     """sigma: what a landmark is off by, in half widths of the face. Larger trusts the prior more."""
     id_prior: float = 0.5
@@ -101,6 +105,7 @@ def fit_landmarks(model: MorphableModel, landmarks: np.ndarray, options: Landmar
     weight = np.ones(68)
     weight[:17] = options.contour_weight
     weight[6:11] = options.chin_weight
+    weight[EYELID_LANDMARKS] = options.eyelid_weight
     rotation, scale, shift = fit_affine_camera(mean, target, weight)
     frames, bounds = len(target), (np.asarray(model.id_bound), np.asarray(model.exp_bound))
     people = 1 if options.identity == "clip" else frames

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -92,6 +94,26 @@ def test_a_stray_point_moves_the_pose_little():
     points[:, 30] += 40  # the tip of the nose
     fit = fit_landmarks(get_analytic_head(), points, OPTIONS)
     assert np.abs(rotation_to_euler(fit.rotation) - truth["angles"]).mean(0).max() < 6
+
+
+def test_a_larger_say_of_the_eyelids_follows_a_blink_further():
+    model = get_analytic_head()
+    blinks = [model.exp_names.index(name) for name in ("blink_left", "blink_right")]
+    exp = np.zeros((40, model.n_exp))
+    exp[:, blinks] = (np.arange(40) % 10 < 3)[:, None] * 2.0
+    points = project(
+        model.landmarks(model.shape(np.zeros(model.n_id), exp)),
+        60.0,
+        euler_to_rotation(0, 5, 0),
+        [128, 128, 0],
+    )[..., :2].astype(np.float32)
+    points += np.random.default_rng(0).normal(size=points.shape).astype(np.float32)
+    slopes = []
+    for weight in (1.0, 3.0):
+        found = fit_landmarks(model, points, replace(OPTIONS, eyelid_weight=weight)).exp[:, blinks]
+        assert np.corrcoef(found.T.ravel(), exp[:, blinks].T.ravel())[0, 1] > 0.8
+        slopes.append(np.polyfit(exp[:, blinks].ravel(), found.ravel(), 1)[0])
+    assert slopes[1] > 1.1 * slopes[0]
 
 
 def test_one_frame_is_enough():
