@@ -79,9 +79,10 @@ class Fit3dmmConfig(Struct, frozen=True, kw_only=True):
     """algorithm1: the field of the keypoints that it fits to. Depth is guessed for points without one."""
     ridge: float | None = None
     """algorithm1: weight of the squared coefficients; None = 0 from 1000 points on, as published, else the
-    square of 3 % of the face's half width."""
+    square of 3 % of the face's half width for landmarks, of 6 % for dense points."""
     alignments: int = 1
-    """algorithm1: 1 as published; 5 or so follow an open mouth better, above all on points without depth."""
+    """algorithm1: 1 as published; 5 or so follow an open mouth better, above all on points without depth and
+    on the 468 of a face mesh."""
     camera_target: Literal["mean", "fitted"] = "mean"
     """algorithm1: the shape that its camera carries to the image; mean as published."""
     orthonormal: bool = True
@@ -219,15 +220,22 @@ def _make_fitter(
         raise UserError(f"fits.NAME.points dense: model {model.name} does not say which vertices those are")
     solver = DenseFitter.for_model(
         model,
-        model.dense_index if settings.points == "dense" else None,
+        "dense" if settings.points == "dense" else "landmarks",
         settings.ridge,
         rounds=settings.alignments,
         camera_target=settings.camera_target,
         orthonormal=settings.orthonormal,
     )
 
-    measure = solver.fit_error if settings.points == "dense" else on_landmarks
-    return (lambda points, _: (solver.fit_points(points), None)), measure
+    def by_algorithm1(points: np.ndarray, _: np.ndarray | None) -> tuple[FaceFit, None]:
+        if points.shape[1] != solver.point_count:
+            raise UserError(
+                f"fits.NAME.points {settings.points}: the keypoints have {points.shape[1]} points, model "
+                f"{model.name} knows {solver.point_count}; choose another model or landmarker"
+            )
+        return solver.fit_points(points), None
+
+    return by_algorithm1, solver.fit_error if settings.points == "dense" else on_landmarks
 
 
 def _by_net(

@@ -277,7 +277,8 @@ def dense(fitted):
     shape = model.shape(np.zeros(model.n_id), truth["exp"])[:, chosen]
     image = project(shape, truth["scale"], truth["rotation"], truth["translation"])
     image += np.random.default_rng(0).normal(size=image.shape) * 0.5
-    return replace(model, dense_index=chosen), {**points, "dense": image.astype(np.float32)}, truth
+    model = replace(model, dense_index=chosen, dense_weight=None, dense_angles=None)
+    return model, {**points, "dense": image.astype(np.float32)}, truth
 
 
 DENSE = {
@@ -308,7 +309,13 @@ def test_dense_points_give_the_pose_within_a_degree(dense, dense_fit):
 
 
 def test_dense_points_of_a_model_that_does_not_know_them_are_refused(dense):
+    model = replace(dense[0], dense_index=None)
     with pytest.raises(UserError, match="does not say which vertices"):
+        fits_of([dense[1]], {"analytic_head": model}, backend="algorithm1", points="dense")
+
+
+def test_dense_points_of_another_number_are_refused(dense):
+    with pytest.raises(UserError, match=r"keypoints have \d+ points, model analytic knows 468"):
         fits_of([dense[1]], backend="algorithm1", points="dense")
 
 

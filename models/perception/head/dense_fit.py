@@ -25,9 +25,11 @@ import numpy as np
 from models.errors import InvalidSettings
 from models.perception.head.landmark_fit import FaceFit
 from models.perception.head.morphable import MorphableModel
-from models.perception.head.pose import AXIS_FLIP, nearest_rotation
+from models.perception.head.pose import AXIS_FLIP, euler_to_rotation, nearest_rotation
 
 MIN_DENSE_POINTS = 1000  # points from which the coefficients are well determined without a ridge
+RIDGE_SHARES = {"landmarks": 0.03, "dense": 0.06}
+"""Of the face's half width: what a point is taken to be off by where few leave the coefficients ill-posed."""
 MIN_SPREAD = 1e-6  # model units: a spread below it is rounding, of a head that does not move along that axis
 
 
@@ -65,13 +67,15 @@ class DenseFitter:
         camera_target: Literal["mean", "fitted"] = "mean",
         orthonormal: bool = False,
         rounds: int = 1,
+        angles: np.ndarray | None = None,
     ):
         """mean (n,3), id_basis (n,3,n_id), exp_basis (n,3,n_exp), sigma (n_id+n_exp,), 1 if not given.
 
         ridge: weight of the squared coefficients over sigma; the squared error of a point, in model units,
         is a good one. camera_target: the shape that the camera carries to the image. rounds: more than the
         algorithm's 1 align the points again, to the shape found, so that an open jaw no longer turns and
-        shrinks the head. Raises InvalidSettings when the points do not determine the coefficients.
+        shrinks the head. angles: pitch, yaw, roll in degrees by which the points turn a fit, and by which it
+        is turned back. Raises InvalidSettings when the points do not determine the coefficients.
         """
         points, n_id = len(mean), id_basis.shape[-1]
         basis = np.concatenate([id_basis, exp_basis], axis=-1).reshape(3 * points, -1).astype(np.float64)
@@ -80,8 +84,9 @@ class DenseFitter:
         held = gram + ridge * np.diag(1 / np.square(np.ones(count) if sigma is None else sigma))
         if np.linalg.cond(held) > 1e12:
             raise InvalidSettings(f"{points} points do not determine {count} coefficients; give a ridge")
-        self.n_id, self.rounds = n_id, rounds
+        self.point_count, self.n_id, self.rounds = points, n_id, rounds
         self.camera_target, self.orthonormal = camera_target, orthonormal
+        self._turn_back = None if angles is None else (AXIS_FLIP @ euler_to_rotation(*angles)).T
         self._mean = mean.astype(np.float64)
         self._middle = self._mean.mean(0)
         self._size = np.linalg.norm(self._mean - self._middle)
@@ -95,20 +100,24 @@ class DenseFitter:
 
     @classmethod
     def for_model(
-        cls, model: MorphableModel, indices: np.ndarray | None = None, ridge: float | None = None, **options
+        cls,
+        model: MorphableModel,
+        points: Literal["landmarks", "dense"] = "landmarks",
+        ridge: float | None = None,
+        **options,
     ) -> DenseFitter:
-        """For a model's 68 landmarks, or for the vertices `indices` (n,) that the points stand for.
+        """For a model's 68 landmarks, or for its dense points.
 
-        Without a ridge given, few points get one of 3 % of the face's half width, squared.
+        Without a ridge given, fewer than MIN_DENSE_POINTS get the square of RIDGE_SHARES of the face's half
+        width.
         """
-        if indices is None:
-            parts = model.landmark_model()
-        else:
-            parts = model.mean[indices], model.id_basis[indices], model.exp_basis[indices]
+        parts = model.dense_model() if points == "dense" else model.landmark_model()
         if ridge is None:
             half = np.ptp(parts[0][:, 0]) / 2
-            ridge = 0.0 if len(parts[0]) >= MIN_DENSE_POINTS else float(0.03 * half) ** 2
-        return cls(*parts, ridge=ridge, **options)
+            few = len(parts[0]) < MIN_DENSE_POINTS
+            ridge = float(RIDGE_SHARES[points] * half) ** 2 if few else 0.0
+        angles = model.dense_angles if points == "dense" else None
+        return cls(*parts, ridge=ridge, angles=angles, **options)
 
     def fit_points(self, points: np.ndarray) -> FaceFit:
         """points (T,n,3), pixels with depth, finite -> coefficients and cameras of all frames, in the points'
@@ -137,6 +146,9 @@ class DenseFitter:
         scale, rotation, translation = decompose_camera(np.swapaxes(affine, 1, 2))
         if self.orthonormal:
             rotation = nearest_rotation(rotation)
+        if self._turn_back is not None:  # about the middle of the points, which so stays where it was seen
+            before, rotation = rotation, rotation @ self._turn_back
+            translation = translation + scale[:, None] * ((before - rotation) @ self._middle)
         parts = (scale, rotation, translation, np.full(len(points), np.nan))
         scale, rotation, translation, error = (part.astype(points.dtype) for part in parts)
         id, exp = found[:, : self.n_id], found[:, self.n_id :]

@@ -59,7 +59,14 @@ class MorphableModel:
     exp_names: tuple[str, ...] = ()
     """Component 0 of the analytic head is the jaw opening."""
     dense_index: np.ndarray | None = None
-    """(n,) int32: the vertices that dense face points stand for, in their order, where the model has such."""
+    """The vertices that dense face points stand for, in their order, where the model has such: (n,) int32, or
+    (n,3) int32 for points that lie on triangles."""
+    dense_weight: np.ndarray | None = None
+    """(n,3) float32, rows sum to 1: where on their triangles."""
+    dense_angles: np.ndarray | None = None
+    """(3,) float32 degrees, pitch, yaw, roll: what fits to the dense points are turned by against fits to the
+    68 landmarks, because the net that places them has another idea of a face than the model; None = not at
+    all."""
     metres_per_unit: float = float("nan")
 
     def __post_init__(self) -> None:
@@ -109,6 +116,20 @@ class MorphableModel:
         id_basis = (self.id_basis[self.lm68_index] * weight).sum(1)
         exp_basis = (self.exp_basis[self.lm68_index] * weight).sum(1)
         return self.landmarks(self.mean), id_basis, exp_basis
+
+    def dense_model(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The model at its n dense points: mean (n,3), id_basis (n,3,n_id), exp_basis (n,3,n_exp). ValueError
+        where it does not say which those are."""
+        if self.dense_index is None:
+            raise ValueError(f"{self.name} has no dense points")
+        parts = (self.mean, self.id_basis, self.exp_basis)
+        if self.dense_weight is None:
+            mean, id_basis, exp_basis = (part[self.dense_index] for part in parts)
+            return mean, id_basis, exp_basis
+        mean, id_basis, exp_basis = (
+            np.einsum("nk,nk...->n...", self.dense_weight, part[self.dense_index]) for part in parts
+        )
+        return mean, id_basis, exp_basis
 
     def normals(self, vertices: np.ndarray) -> np.ndarray:
         """vertices (...,N,3) -> outward unit normals (...,N,3): the neighbouring faces', weighted by area."""
@@ -194,11 +215,7 @@ def _check(model: MorphableModel) -> None:
             raise ValueError(
                 f"{model.name}: region {name} is {mask.dtype} {mask.shape}; expected bool {(n,)}"
             )
-    if model.dense_index is not None and (model.dense_index.ndim != 1 or model.dense_index.dtype != np.int32):
-        raise ValueError(
-            f"{model.name}: dense_index is {model.dense_index.dtype} {model.dense_index.shape}; "
-            "expected int32 of one dimension"
-        )
+    _check_dense_points(model)
     for name in ("faces", "lm68_index", "dense_index"):
         index = getattr(model, name)
         if index is None:
@@ -207,9 +224,33 @@ def _check(model: MorphableModel) -> None:
             raise ValueError(
                 f"{model.name}: {name} runs from {index.min()} to {index.max()}; there are {n} vertices"
             )
-    if not np.allclose(model.lm68_weight.sum(1), 1, atol=1e-4):
-        raise ValueError(f"{model.name}: the rows of lm68_weight must sum to 1")
+    for name in ("lm68_weight", "dense_weight"):
+        weight = getattr(model, name)
+        if weight is not None and not np.allclose(weight.sum(1), 1, atol=1e-4):
+            raise ValueError(f"{model.name}: the rows of {name} must sum to 1")
     for name, count in (("id_names", model.n_id), ("exp_names", model.n_exp)):
         names = getattr(model, name)
         if names and len(names) != count:
             raise ValueError(f"{model.name}: {len(names)} {name} for {count} components")
+
+
+def _check_dense_points(model: MorphableModel) -> None:
+    index, weight, angles = model.dense_index, model.dense_weight, model.dense_angles
+    if index is not None and weight is None and (index.ndim != 1 or index.dtype != np.int32):
+        raise ValueError(
+            f"{model.name}: dense_index is {index.dtype} {index.shape}; "
+            "expected int32 of one dimension, or of three vertices a point beside dense_weight"
+        )
+    if weight is not None:
+        points = (len(weight), 3)
+        if weight.shape != points or weight.dtype != np.float32:
+            raise ValueError(
+                f"{model.name}: dense_weight is {weight.dtype} {weight.shape}; expected float32 (n, 3)"
+            )
+        if index is None or index.shape != points or index.dtype != np.int32:
+            found = "missing" if index is None else f"{index.dtype} {index.shape}"
+            raise ValueError(
+                f"{model.name}: dense_index is {found}; expected int32 {points} as dense_weight has them"
+            )
+    if angles is not None and (angles.shape != (3,) or not np.isfinite(angles).all()):
+        raise ValueError(f"{model.name}: dense_angles are {angles}; expected three finite degrees")

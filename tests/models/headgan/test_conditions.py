@@ -184,13 +184,14 @@ def talking(frames=12):
         rotation=motion.rotation, translation=motion.translation,
     )  # fmt: skip
     chosen = np.flatnonzero(HEAD.regions[RENDERED_HEAD_REGIONS[0]])
-    chosen = chosen[np.linspace(0, len(chosen) - 1, 1035).astype(int)]
+    chosen = chosen[np.linspace(0, len(chosen) - 1, 1035).astype(int)].astype(np.int32)
     shape = HEAD.shape(motion.identity, motion.expression)[:, chosen]
     return motion, chosen, project(shape, motion.scale, motion.rotation, motion.translation)
 
 
 def refitted(chosen, points, **options):
-    fit = DenseFitter.for_model(HEAD, chosen, **options).fit_points(points)
+    head = replace(HEAD, dense_index=chosen, dense_weight=None, dense_angles=None)
+    fit = DenseFitter.for_model(head, "dense", **options).fit_points(points)
     each = fit.id if fit.id.ndim == 2 else np.tile(fit.id, (len(points), 1))
     return HeadMotion(
         identity=each, expression=fit.exp, scale=fit.scale, rotation=fit.rotation, translation=fit.translation

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,13 @@ import pytest
 from models.errors import InvalidSettings
 from models.perception.head.default_head import get_analytic_head
 from models.perception.head.dense_fit import DenseFitter, adapt_camera, decompose_camera, moving_average
-from models.perception.head.pose import euler_to_rotation, nearest_rotation, project, rotation_to_euler
+from models.perception.head.pose import (
+    AXIS_FLIP,
+    euler_to_rotation,
+    nearest_rotation,
+    project,
+    rotation_to_euler,
+)
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "golden" / "fit3dmm.json").read_text())
 CASE = GOLDEN["fit_3dmm"]
@@ -207,14 +214,49 @@ def test_a_larger_ridge_holds_the_coefficients_nearer_to_zero(talking):
 
 
 def test_vertices_of_a_model_can_stand_for_the_points():
-    model = get_analytic_head()
-    chosen = np.flatnonzero(model.regions["front"])
-    chosen = chosen[:: max(1, len(chosen) // 1035)]
+    chosen = np.flatnonzero(get_analytic_head().regions["front"])
+    chosen = chosen[:: max(1, len(chosen) // 1035)].astype(np.int32)
+    model = replace(get_analytic_head(), dense_index=chosen, dense_weight=None, dense_angles=None)
     exp = np.zeros((3, model.n_exp))
     exp[:, 0] = 0.5, 1.5, 2.5
     image = project(
         model.shape(np.zeros(model.n_id), exp)[:, chosen], 60.0, euler_to_rotation(0, 10, 0), [128, 128, 0]
     )
     for rounds, low in ((1, 1.5), (6, 1.8)):  # an open jaw turns and shrinks what is aligned to the mean
-        fit = DenseFitter.for_model(model, chosen, ridge=1e-6, rounds=rounds).fit_points(image)
+        fit = DenseFitter.for_model(model, "dense", ridge=1e-6, rounds=rounds).fit_points(image)
         assert low < fit.exp[2, 0] - fit.exp[0, 0] < 2.1
+
+
+def test_a_fit_is_turned_back_by_what_the_models_dense_points_turn_it():
+    head = get_analytic_head()
+    angles = np.array([[5.0, -20, 4], [-8, 15, 0]])
+    camera = 60.0, euler_to_rotation(*angles.T), np.array([128.0, 120, 0])
+    points = project(head.dense_model()[0], *camera)
+    heads = [replace(head, dense_angles=offset) for offset in (None, np.array([8.0, -1, 2]))]
+    fitters = [DenseFitter.for_model(one, "dense", orthonormal=True) for one in heads]
+    plain, turned = (fitter.fit_points(points) for fitter in fitters)
+    np.testing.assert_allclose(rotation_to_euler(plain.rotation), angles, atol=1e-3)
+    own, back = euler_to_rotation(8, -1, 2), AXIS_FLIP @ turned.rotation
+    np.testing.assert_allclose(AXIS_FLIP @ back @ AXIS_FLIP @ own, plain.rotation, atol=1e-6)
+    middle = head.dense_model()[0].mean(0)
+    for fit in (plain, turned):  # what is seen stays where it is
+        placed = fit.scale[:, None] * (fit.rotation @ middle) + fit.translation
+        np.testing.assert_allclose(placed, points.mean(1), atol=1e-2)
+
+
+def test_the_default_heads_dense_points_give_motion_back():
+    """The mesh's 468 points of a talking, turning head, as a net without errors would place them."""
+    head, t = get_analytic_head(), np.linspace(0, 2 * np.pi, 80)
+    angles = np.stack([8 * np.sin(t), 20 * np.sin(2 * t + 1), 6 * np.cos(t)], axis=1)
+    exp = np.zeros((80, head.n_exp))
+    exp[:, 0], exp[:, 1], exp[:, 4] = 1.2 + np.sin(5 * t), 0.8 * np.cos(3 * t), 1 + np.sin(4 * t)
+    mean, _, exp_basis = head.dense_model()
+    shape = mean + np.einsum("ncj,tj->tnc", exp_basis, exp)
+    points = project(shape, 62.0, euler_to_rotation(*angles.T), [128.0, 120, 5]).astype(np.float32)
+    fitter = DenseFitter.for_model(head, "dense", camera_target="fitted", orthonormal=True, rounds=5)
+    fit = fitter.fit_points(points)
+    for component, low in ((0, 0.99), (1, 0.9), (4, 0.9)):  # jaw, smile, brows
+        assert np.corrcoef(fit.exp[:, component], exp[:, component])[0, 1] > low
+    apart = rotation_to_euler(fit.rotation) - angles
+    assert apart.std(0).max() < 1
+    assert apart.mean(0) == pytest.approx(-head.dense_angles, abs=1)  # a net's face is turned by them

@@ -23,6 +23,9 @@ CRIMES = {
     "exp_names": lambda m: ("jaw",),
     "regions": lambda m: {"skin": np.ones(3, bool)},
     "tex_mean": lambda m: np.full_like(m.tex_mean, np.nan),
+    "dense_index": lambda m: m.dense_index[:5],
+    "dense_weight": lambda m: m.dense_weight * np.float32(2),
+    "dense_angles": lambda m: np.zeros(2, np.float32),
 }
 
 
@@ -105,6 +108,25 @@ def test_the_landmark_model_is_the_model_at_its_landmarks(head):
     )
 
 
+def test_dense_points_are_vertices_or_lie_on_triangles(head):
+    vertices = np.array([3, 1, 11], np.int32)
+    plain = replace(head, dense_index=vertices, dense_weight=None, dense_angles=None)
+    assert (plain.dense_model()[2] == head.exp_basis[vertices]).all()
+    middle = replace(plain, dense_index=vertices[None], dense_weight=np.full((1, 3), 1 / 3, np.float32))
+    assert middle.dense_model()[0][0] == pytest.approx(head.mean[vertices].mean(0), abs=1e-6)
+    with pytest.raises(ValueError, match="has no dense points"):
+        replace(plain, dense_index=None).dense_model()
+
+
+def test_dense_points_on_triangles_are_saved_and_loaded(head):
+    file = io.BytesIO()
+    head.save(file)
+    file.seek(0)
+    loaded = MorphableModel.load(file)
+    assert (loaded.dense_model()[0] == head.dense_model()[0]).all()
+    assert (loaded.dense_angles == head.dense_angles).all()
+
+
 def test_wrong_coefficient_counts_are_named(head):
     with pytest.raises(ValueError, match="3 identity and"):
         head.shape(np.zeros(3), np.zeros(head.n_exp))
@@ -170,6 +192,8 @@ FIELDS = {
     "regions": (np.ones(3, bool), "in a morphable model"),
     "region_skin": (np.ones(2, bool), r"is bool \(2,\); expected bool \(3,\)"),
     "dense_index": (np.array(3, np.int32), "expected int32 of one dimension"),
+    "dense_weight": (np.ones((2, 3)), r"is float64 \(2, 3\); expected float32"),
+    "dense_angles": (np.ones(2), "expected three finite degrees"),
     "faces": (np.zeros((1, 4), np.int32), r"is int32 \(1, 4\); expected int32 \(1, 3\)"),
     "exp_basis": (np.array([None]), "cannot be read .*expected an array of an npz"),
 }
