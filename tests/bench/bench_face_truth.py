@@ -227,18 +227,14 @@ def print_yaws(stack: Stack) -> None:
     frames, points = turned_heads()
     found, placed, errors = [], [], []
     for k in range(len(YAWS)):
-        boxes = np.full((len(frames), 6), np.nan, np.float32)
+        boxes = np.full((len(frames), 4), np.nan, np.float32)
         for n, faces in enumerate(stack.detector.detect(frames[:, k])):
-            true, columns = box_of_landmarks(points[n, k]), faces.shape[1]
-            right = [face for face in faces if overlap(face[:4], true) > 0.3]
-            if right:
-                boxes[n, :columns] = right[0]
-        if not np.isfinite(boxes[:, 5]).any():
-            boxes = boxes[:, :4]  # a detector that does not tell the roll
+            true = box_of_landmarks(points[n, k])
+            boxes[n] = next((face[:4] for face in faces if overlap(face[:4], true) > 0.3), boxes[n])
         marks = stack.landmarker.predict(frames[:, k], boxes).landmarks
         size = np.sqrt(np.ptp(points[:, k], axis=1).prod(1))
         off = np.linalg.norm(marks - points[:, k], axis=-1)[:, 17:].mean(1) / size
-        found.append(np.isfinite(boxes[:, :4]).all(1).mean())
+        found.append(np.isfinite(boxes).all(1).mean())
         placed.append(np.isfinite(off).mean())
         errors.append(100 * np.nanmean(off) if np.isfinite(off).any() else np.nan)
     row(f"{stack.detector.name}: share found", *map(number, found))
