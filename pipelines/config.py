@@ -17,10 +17,11 @@ import sys
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import yaml
 from msgspec import Struct, defstruct, field
+from msgspec.structs import replace
 
 from models import MODELS
 from models.spec import ModelSpec, load_model_spec
@@ -28,6 +29,7 @@ from pipelines.cluster.runtime import RuntimeConfig
 from pipelines.engine.keys import flatten_leaves, to_json_value
 from pipelines.errors import UserError
 from pipelines.eval.config import EvalConfig, ReportConfig
+from pipelines.nets import DLIB_REPLACEMENTS, PerceptionConfig
 from pipelines.preprocess.clips_config import ClipsConfig, CropViewConfig, default_crop_views
 from pipelines.preprocess.download import DownloadConfig
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig
@@ -48,6 +50,7 @@ from pipelines.runs.setting_values import (
 )
 from storage.uris import absolute_uri
 
+Settings = TypeVar("Settings", bound=Struct)
 CONFIGS_FOLDER = snapshot.checkout_folder() / "configs"
 
 
@@ -78,6 +81,7 @@ class RunConfig(Struct, frozen=True, kw_only=True):
     """Instances to compute besides those that the models read: fits.main, keypoints.fan, views.ffhq256."""
     data: dict[str, DataConfig] = field(default_factory=lambda: {DEFAULT_INSTANCE_NAME: DataConfig()})
     download: DownloadConfig = field(default_factory=DownloadConfig)
+    perception: PerceptionConfig = field(default_factory=PerceptionConfig)
     clips: ClipsConfig = field(default_factory=ClipsConfig)
     keypoints: dict[str, KeypointsConfig] = field(
         default_factory=lambda: {DEFAULT_INSTANCE_NAME: KeypointsConfig()}
@@ -102,6 +106,8 @@ class RunConfig(Struct, frozen=True, kw_only=True):
         return load_model_spec(self.model_of[model])
 
 
+NET_SETTINGS = ("detector", "landmarker", "identity")
+"""Settings of the clips and of keypoints that name a net."""
 INSTANCE_SECTIONS = {
     "data": DataConfig, "keypoints": KeypointsConfig, "fits": Fit3dmmConfig, "speech": SpeechFeaturesConfig,
     "views": CropViewConfig,
@@ -153,7 +159,22 @@ def load_config(path: Path, sets: Iterable[str] = ()) -> LoadedConfig:
     except SettingError as error:
         raise ConfigError(f"{_from(error.path, origin, str(_short_path(path)))}: {error}") from None
     _check_models(config, origin, str(_short_path(path)))
+    if config.perception.faces == "dlib":
+        config = replace_nets_by_dlib(config, origin)
     return LoadedConfig(config, origin, path)
+
+
+def replace_nets_by_dlib(config: RunConfig, origin: dict[str, str]) -> RunConfig:
+    """The run with dlib's nets where it names MediaPipe's; `origin` says so of each."""
+
+    def by_dlib(settings: Settings, path: str) -> Settings:
+        texts = {name: getattr(settings, name) for name in NET_SETTINGS if hasattr(settings, name)}
+        changed = {name: DLIB_REPLACEMENTS[net] for name, net in texts.items() if net in DLIB_REPLACEMENTS}
+        origin.update({f"{path}.{name}": "perception.faces dlib" for name in changed})
+        return replace(settings, **changed)
+
+    keypoints = {name: by_dlib(one, f"keypoints.{name}") for name, one in config.keypoints.items()}
+    return replace(config, clips=by_dlib(config.clips, "clips"), keypoints=keypoints)
 
 
 def _each_instance(pattern: str, tree: Mapping[str, Any]) -> list[str]:

@@ -5,12 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+from msgspec import Struct
+
 from models.perception import NETS
 from models.weights import find_third_party_weights
 from pipelines.engine.fingerprint import resolve_entry_point
 from storage import weight_files
 from storage.errors import InvalidInput
 from storage.files import Store
+
+
+class PerceptionConfig(Struct, frozen=True, kw_only=True):
+    """Which of the nets that come in wheels a run sees faces with, and in what they run."""
+
+    faces: Literal["mediapipe", "dlib"] = "mediapipe"
+    """dlib: wherever settings name one of MediaPipe's nets, dlib's takes its place, for machines without
+    MediaPipe's wheel. It sees no face beyond 60 degrees of yaw or under 80 px, and hardly a blink."""
+    backend: Literal["litert", "torch"] = "litert"
+    """What runs MediaPipe's nets: LiteRT on CPUs, torch on GPUs. They agree to a thousandth of a pixel; as
+    last bits differ, it is in the key of what they compute."""
+
+
+DLIB_REPLACEMENTS = {"mp_face": "dlib_hog", "mesh468_iris": "dlib68", "mesh468": "dlib68"}
+"""A net of MediaPipe's -> dlib's for the same task."""
 
 
 class NetRequirements(NamedTuple):
@@ -36,8 +53,9 @@ def collect_net_requirements(names: Sequence[str]) -> NetRequirements:
 def load_nets(
     names: Sequence[str], store: Store, missing: Literal["error", "skip"] = "error"
 ) -> dict[str, Any]:
-    """Nets by name, each loaded with the local files of its weights (models/perception). missing: what to do
-    about a net whose weights are not in the store, as `Node.missing_weights`."""
+    """Nets by name, without the backend that it ends with, each loaded with the local files of its weights
+    (models/perception). missing: what to do about a net whose weights are not in the store, as
+    `Node.missing_weights`."""
     loaded = {}
     for name in names:
         try:
@@ -49,5 +67,5 @@ def load_nets(
             if missing == "error":
                 raise
             continue
-        loaded[name] = resolve_entry_point(NETS[name].loader)(files)
+        loaded[name.partition(".")[0]] = resolve_entry_point(NETS[name].loader)(files)
     return loaded

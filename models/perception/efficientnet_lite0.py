@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.perception.interfaces import InferenceSettings
-from models.perception.torch_net import load_pretrained_net
+from models.perception.torch_net import load_pretrained_net, same_padding
 
 EFFICIENTNET_LITE0_WEIGHTS_ID = "efficientnet_lite0"
 
@@ -71,12 +71,6 @@ class SamePaddingConv2d(nn.Conv2d):
                 input, self.weight, self.bias, self.stride, (top, left), groups=self.groups
             )
         return super().forward(functional.pad(input, (left, right, top, bottom)))
-
-
-def same_padding(side: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after a side for TFLite's SAME."""
-    total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
-    return total // 2, total - total // 2
 
 
 class InvertedResidualBlock(nn.Module):

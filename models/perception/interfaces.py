@@ -39,12 +39,17 @@ class FaceEmbedder(Protocol):
 class Landmarker(Protocol):
     name: str
 
-    def landmarks(self, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """frames (T,H,W,3), boxes (T,4) float32, or (T,6) detections with a roll, NaN rows skipped ->
-        (T,68,2) float32, iBUG order."""
+    def landmarks(self, frames: np.ndarray, boxes: np.ndarray, rolls: np.ndarray | None = None) -> np.ndarray:
+        """frames (T,H,W,3), boxes (T,4) float32, NaN rows skipped -> (T,68,2) float32, iBUG order.
+
+        rolls: (T,) radians, the angle of the line of the eyes, for nets that look at a turned crop; None =
+        faces stand upright.
+        """
         ...
 
-    def predict(self, frames: np.ndarray, boxes: np.ndarray) -> LandmarkPrediction:
+    def predict(
+        self, frames: np.ndarray, boxes: np.ndarray, rolls: np.ndarray | None = None
+    ) -> LandmarkPrediction:
         """The same landmarks with what else the net knows of them."""
         ...
 

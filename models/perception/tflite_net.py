@@ -23,7 +23,7 @@ from models.perception.tflite_file import (
     TfliteTensor,
     read_tflite_graph,
 )
-from models.perception.torch_net import TorchNet, map_batches_with_oom_backoff
+from models.perception.torch_net import TorchNet, map_batches_with_oom_backoff, same_padding
 
 
 # --- operators ----------------------------------------------------------------------------------------------
@@ -96,12 +96,6 @@ class Concatenate(nn.Module):
 
     def forward(self, *parts: Tensor) -> Tensor:
         return torch.cat(parts, self.axis)
-
-
-def same_padding(side: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after, so that the output is ceil(side / stride) long; the odd one comes after."""
-    total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
-    return total // 2, total - total // 2
 
 
 # --- the graph ----------------------------------------------------------------------------------------------

@@ -68,6 +68,13 @@ def inference_dtype(how: InferenceSettings) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[how.dtype]
 
 
+def same_padding(side: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Zeros before and after a side by TensorFlow's SAME, so that the output is ceil(side / stride) long. The
+    odd one comes after, which nn.Conv2d cannot say."""
+    total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+    return total // 2, total - total // 2
+
+
 def map_batches_with_oom_backoff(count: int, size: int, work: Callable[[slice, int], Out]) -> Iterator[Out]:
     """work(rows, size) over all rows, `size` at a time; half as many from where the device's memory ends."""
     at = 0

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from models.perception import net_on_backend
 from models.perception.interfaces import FaceDetector, InferenceConfigurable, InferenceSettings, Landmarker
 from pipelines.errors import UserError
 from storage.files import Store
@@ -28,7 +29,8 @@ def load_perception_nets(names: Mapping[str, str], store: Store, device: str) ->
     """names: use ("detector", "landmarker", or any other) -> name in models.perception.NETS."""
     from pipelines.nets import load_nets
 
-    loaded = load_nets(list(names.values()), store)
+    backend = "torch" if device == "cuda" else "litert"
+    loaded = load_nets([net_on_backend(name, backend) for name in names.values()], store)
     for net in loaded.values():
         if isinstance(net, InferenceConfigurable):
             net.configure_inference(InferenceSettings(device="cuda" if device == "cuda" else "cpu"))

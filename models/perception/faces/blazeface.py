@@ -170,15 +170,13 @@ class BlazeFaceDetector:
     def _full_range_tiles(self, images: Tensor) -> list[np.ndarray]:
         height, width = images.shape[2:]
         side = min(height, width)
-        tiles: list[list[np.ndarray]] = [[] for _ in range(len(images))]
+        of_tiles = []
         for left, top in tile_corners(height, width):
             shift = np.array([left, top] * 8 + [0])
-            for rows, found in zip(
-                tiles, self._full_range(images[:, :, top : top + side, left : left + side]), strict=True
-            ):
-                rows.append(found + shift)
-        joined = [np.concatenate(rows) for rows in tiles]
-        ordered = [rows[np.argsort(-rows[:, -1], kind="stable")] for rows in joined]
+            found = self._full_range(images[:, :, top : top + side, left : left + side])
+            of_tiles.append([rows + shift for rows in found])
+        of_images = [np.concatenate(rows) for rows in zip(*of_tiles, strict=True)]
+        ordered = [rows[np.argsort(-rows[:, -1], kind="stable")] for rows in of_images]
         return [weighted_non_maximum_suppression(rows) for rows in ordered]
 
     def _detect_squares(self, net: FixedSizeNet, images: Tensor) -> list[np.ndarray]:
@@ -199,8 +197,8 @@ class BlazeFaceDetector:
         image_of = [n for n, rows in enumerate(found) for _ in rows]
         if not image_of:
             return found
-        rows = _detection_rows(np.concatenate(found))
-        squares = squares_from_boxes(torch.from_numpy(rows).to(images.device))
+        rows = torch.from_numpy(_detection_rows(np.concatenate(found))).to(images.device)
+        squares = squares_from_boxes(rows[:, :4], rows[:, 5])
         _, presence = self._mesh.predict(images[image_of], squares)
         kept = np.split((presence > 0).cpu().numpy(), np.cumsum([len(rows) for rows in found])[:-1])
         return [rows[keep] for rows, keep in zip(found, kept, strict=True)]

@@ -70,8 +70,9 @@ class DlibLandmarker:
         self._predict: Any = self._dlib.shape_predictor(str(predictor))
         self._precise = precise
 
-    def landmarks(self, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """frames (T,H,W,3) uint8, boxes (T,4) -> (T,68,2) float32; NaN where the box is."""
+    def landmarks(self, frames: np.ndarray, boxes: np.ndarray, rolls: np.ndarray | None = None) -> np.ndarray:
+        """frames (T,H,W,3) uint8, boxes (T,4) -> (T,68,2) float32; NaN where the box is. The roll does not
+        count."""
         out = np.full((len(frames), 68, 2), np.nan, np.float32)
         for t, (frame, box) in enumerate(zip(frames, boxes, strict=True)):
             if np.isfinite(box).all():
@@ -82,7 +83,9 @@ class DlibLandmarker:
                 )
         return out
 
-    def predict(self, frames: np.ndarray, boxes: np.ndarray) -> LandmarkPrediction:
+    def predict(
+        self, frames: np.ndarray, boxes: np.ndarray, rolls: np.ndarray | None = None
+    ) -> LandmarkPrediction:
         """The landmarks; regression trees do not say how sure they are."""
         return LandmarkPrediction(landmarks=self.landmarks(frames, boxes))
 

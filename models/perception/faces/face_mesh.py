@@ -48,12 +48,10 @@ FACES_PER_BATCH = 32
 
 
 # --- squares ------------------------------------------------------------------------------------------------
-def squares_from_boxes(boxes: Tensor) -> CropSquares:
-    """boxes (B,4 or 6) float: x0, y0, x1, y1, or a detection of BlazeFaceDetector, whose roll then turns the
-    square."""
-    size = boxes[:, 2:4] - boxes[:, :2]
-    roll = boxes[:, 5] if boxes.shape[1] > 4 else torch.zeros_like(boxes[:, 0])
-    return CropSquares((boxes[:, :2] + boxes[:, 2:4]) / 2, FACE_SQUARE_SCALE * size.amax(1), roll)
+def squares_from_boxes(boxes: Tensor, rolls: Tensor) -> CropSquares:
+    """boxes (B,4), rolls (B,) radians."""
+    size = boxes[:, 2:] - boxes[:, :2]
+    return CropSquares((boxes[:, :2] + boxes[:, 2:]) / 2, FACE_SQUARE_SCALE * size.amax(1), rolls)
 
 
 def squares_from_points(points: Tensor) -> CropSquares:
@@ -156,18 +154,20 @@ class MeshLandmarker:
     def configure_inference(self, how: InferenceSettings) -> None:
         self._mesh.configure_inference(how)
 
-    def landmarks(self, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """frames (T,H,W,3) uint8, boxes (T,4 or 6) -> (T,68,2) float32; NaN where the box is, or where no
-        face is seen in it."""
-        return self.predict(frames, boxes).landmarks
+    def landmarks(self, frames: np.ndarray, boxes: np.ndarray, rolls: np.ndarray | None = None) -> np.ndarray:
+        """frames (T,H,W,3) uint8, boxes (T,4) -> (T,68,2) float32; NaN where the box is, or where no face is
+        seen in it."""
+        return self.predict(frames, boxes, rolls).landmarks
 
     @torch.inference_mode()
-    def predict(self, frames: np.ndarray, boxes: np.ndarray) -> LandmarkPrediction:
-        """68 landmarks, all 468 points, irises, and how surely there is a face. boxes: those of mp_face with
-        their roll, or (T,4) of faces that stand upright, within some 30 degrees."""
+    def predict(
+        self, frames: np.ndarray, boxes: np.ndarray, rolls: np.ndarray | None = None
+    ) -> LandmarkPrediction:
+        """68 landmarks, all 468 points, irises, and how surely there is a face."""
+        rolls = np.zeros(len(boxes), np.float32) if rolls is None else rolls
         rows = np.flatnonzero(_usable_boxes(boxes, *frames.shape[1:3]))
         done = [
-            self._faces(frames[some], boxes[some])
+            self._faces(frames[some], boxes[some], rolls[some])
             for some in np.array_split(rows, max(1, -(-len(rows) // FACES_PER_BATCH)))
             if len(some)
         ]
@@ -176,9 +176,10 @@ class MeshLandmarker:
         )
         return _prediction(found, rows, len(frames), self._mesh.has_iris)
 
-    def _faces(self, frames: np.ndarray, boxes: np.ndarray) -> MeshPrediction:
+    def _faces(self, frames: np.ndarray, boxes: np.ndarray, rolls: np.ndarray) -> MeshPrediction:
         images = frames_to_images(frames, self._mesh.device)
-        squares = squares_from_boxes(torch.from_numpy(boxes.astype(np.float32)).to(images.device))
+        where = (torch.from_numpy(one.astype(np.float32)).to(images.device) for one in (boxes, rolls))
+        squares = squares_from_boxes(*where)
         points, first = self._mesh.predict(images, squares)
         points, second = self._mesh.predict(images, squares_from_points(points))
         irises = torch.full((len(points), 2, 5, 2), torch.nan)
@@ -199,7 +200,7 @@ def frames_to_images(frames: np.ndarray, device: torch.device) -> Tensor:
 def _usable_boxes(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     """(T,) bool: there is a box, it has an area, and its middle lies in the frame."""
     finite = np.isfinite(boxes).all(1)
-    low, high = np.nan_to_num(boxes[:, :2]), np.nan_to_num(boxes[:, 2:4])
+    low, high = np.nan_to_num(boxes[:, :2]), np.nan_to_num(boxes[:, 2:])
     middle = (low + high) / 2
     inside = (middle >= 0).all(1) & (middle <= [width, height]).all(1)
     return np.asarray(finite & inside & (high - low >= MIN_BOX_SIDE).all(1))

@@ -148,12 +148,15 @@ class FanLandmarker:
         if self._depth is not None:
             self._depth.configure_inference(how)
 
-    def landmarks(self, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """frames (T,H,W,3) uint8, boxes (T,4) -> (T,68,2) float32; NaN where the box is, or shows nothing."""
+    def landmarks(self, frames: np.ndarray, boxes: np.ndarray, rolls: np.ndarray | None = None) -> np.ndarray:
+        """frames (T,H,W,3) uint8, boxes (T,4) -> (T,68,2) float32; NaN where the box is, or shows nothing.
+        Crops stand upright, whatever the roll."""
         return self.predict(frames, boxes).landmarks
 
     @torch.inference_mode()
-    def predict(self, frames: np.ndarray, boxes: np.ndarray) -> LandmarkPrediction:
+    def predict(
+        self, frames: np.ndarray, boxes: np.ndarray, rolls: np.ndarray | None = None
+    ) -> LandmarkPrediction:
         """Landmarks, the height of each one's peak, and for fan3d x, y and depth."""
         if frames.strides[2:] != (3, 1):  # a mirrored view, or channels apart: not for OpenCV
             frames = np.ascontiguousarray(frames)

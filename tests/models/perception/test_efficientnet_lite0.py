@@ -12,7 +12,6 @@ from models.errors import InvalidFile
 from models.perception.efficientnet_lite0 import (
     EfficientNetLite0Layers,
     load_efficientnet_lite0,
-    same_padding,
 )
 from models.perception.interfaces import InferenceSettings
 from models.weights import find_third_party_weights
@@ -108,14 +107,6 @@ def test_gradient_reaches_the_images_and_not_the_weights(net):
     assert torch.isfinite(image.grad).all()
     assert (image.grad != 0).float().mean() > 0.99
     assert not any(p.requires_grad or p.grad is not None for p in net._net.parameters())
-
-
-@pytest.mark.parametrize(
-    ("side", "kernel", "stride", "padding"),
-    [(224, 3, 2, (0, 1)), (225, 3, 2, (1, 1)), (56, 5, 2, (1, 2)), (7, 5, 1, (2, 2)), (1, 5, 2, (2, 2))],
-)
-def test_the_zero_left_over_comes_at_the_end(side, kernel, stride, padding):
-    assert same_padding(side, kernel, stride) == padding
 
 
 def test_the_folded_net_is_the_files(file, net, image):

@@ -12,6 +12,7 @@ from models.perception.torch_net import (
     load_pretrained_net,
     map_batches_with_oom_backoff,
     read_tensors,
+    same_padding,
 )
 
 
@@ -152,3 +153,20 @@ def test_a_compiled_net_sees_one_shape_and_says_the_same(images):
         assert len(padded) == 4
         assert torch.allclose(padded[: min(rows, 3)], plain[:rows], atol=1e-5)
     assert seen == [3]
+
+
+@pytest.mark.parametrize(
+    ("side", "kernel", "stride", "padding"),
+    [
+        (192, 3, 2, (0, 1)),
+        (225, 3, 2, (1, 1)),
+        (7, 5, 1, (2, 2)),
+        (1, 5, 2, (2, 2)),
+        (128, 5, 2, (1, 2)),
+        (48, 3, 1, (1, 1)),
+        (7, 3, 2, (1, 1)),
+        (6, 2, 2, (0, 0)),
+    ],
+)
+def test_same_padding_puts_the_odd_zero_behind(side, kernel, stride, padding):
+    assert same_padding(side, kernel, stride) == padding
