@@ -10,6 +10,9 @@ from msgspec import Struct, field
 
 from models.api import Phase
 
+PerceptualNetName = Literal["vgg19", "vgg19_random", "efficientnet_lite0"]
+"""Nets of perceptual losses, by their names in models.perception.NETS."""
+
 
 class ModelConfig(Struct, frozen=True, kw_only=True):
     """Base of each model's config, which adds settings of its own and gives `phases` a default: the phases

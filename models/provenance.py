@@ -1,7 +1,7 @@
 """Where the weights of a checkpoint come from, for those that are not the published ones: part -> what they
 are instead. It stands beside every number.
 
-A part is one of the net, a frozen net of its losses (`vgg19`), or a released file's whole net.
+A part is one of the net, the frozen net of its losses (`perceptual_net`), or a released file's whole net.
 Importing this module loads neither torch nor any model.
 """
 
@@ -20,15 +20,20 @@ RELEASED_PROVENANCE_PREFIX = "from "
 """How provenance of released weights begin."""
 
 
-def loss_net_provenance(net: PerceptualLossNet | None) -> str:
-    """The provenance of the frozen net of a phase's losses; None = it has none."""
+def perceptual_net_provenance(net: PerceptualLossNet | None) -> dict[str, str]:
+    """Of the frozen net of a phase's losses, by the part's name; None = it has none. The papers' net is
+    VGG19."""
     if net is None:
-        return UNUSED_PART_PROVENANCE
-    return "random" if net.name.endswith("_random") else AS_PUBLISHED_PROVENANCE
+        what = UNUSED_PART_PROVENANCE
+    elif net.name == "vgg19":
+        what = AS_PUBLISHED_PROVENANCE
+    else:
+        what = f"random {name}" if (name := net.name.removesuffix("_random")) != net.name else net.name
+    return {"perceptual_net": what}
 
 
 def describe_provenance(provenance: Mapping[str, str]) -> str:
-    """In one line: "kp_detector distilled, vgg19 random"."""
+    """In one line: "kp_detector distilled, perceptual_net efficientnet_lite0"."""
     return ", ".join(f"{part} {what}" for part, what in sorted(provenance.items()))
 
 

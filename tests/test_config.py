@@ -240,6 +240,14 @@ def test_a_setting_that_was_renamed_is_told_by_its_new_name(run_file, monkeypatc
         load_config(run_file("fsrt: {phases: {warmup: {preview_every: 3}}}"))
 
 
+@pytest.mark.parametrize("model", ["fsrt", "headgan"])
+def test_the_perceptual_nets_setting_of_before_names_todays(run_file, model):
+    with pytest.raises(
+        ConfigError, match=rf"{model}\.vgg19 is gone; use .*\.perceptual_net: .*vgg19_random what random was"
+    ):
+        load_config(run_file(f"{model}: {{vgg19: random}}"))
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

@@ -327,8 +327,16 @@ def test_unknown_released_weights_are_an_error_listing_the_known():
     ("weight", "needed"), [(".weight=0.01", True), (".weight=0", False), ("=null", False)]
 )
 def test_only_a_phase_that_weighs_the_perceptual_loss_needs_vgg19(weight, needed):
-    sets = ["fsrt.vgg19=imagenet", f"fsrt.phases.perceptual.updates.generator.losses.perceptual{weight}"]
+    sets = [
+        "fsrt.perceptual_net=vgg19",
+        f"fsrt.phases.perceptual.updates.generator.losses.perceptual{weight}",
+    ]
     assert ("vgg19" in build_graph(load_config(DEMO, sets).config)["train.fsrt.perceptual"].weights) == needed
+
+
+@pytest.mark.parametrize("path", sorted(DEMO.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_no_run_file_trains_against_a_random_net(path):
+    assert "_random" not in path.read_text()
 
 
 MACHINERY = {"numpy", "pyarrow", "click", "msgspec", "yaml", "ray", "mlflow", "safetensors"}

@@ -22,7 +22,7 @@ from pipelines.runs.session import CODE_ROOT
 from pipelines.train.checks import check_phase_runtime
 
 OFFICIAL_TERMS = ReconstructionLossConfig(
-    masked=True, vgg_layers=(1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+    masked=True, perceptual_layers=(1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 )  # the authors' code's
 FILES = {path.stem: path for path in sorted((CODE_ROOT / "configs/run").glob("headgan_*.yaml"))}
 BASE, D_M = 51_748_933, 6_145_666

@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 from models.api import Phase
 from models.fsrt.phases import PHASES
-from models.model_config import ModelConfig
+from models.model_config import ModelConfig, PerceptualNetName
 
 MAX_SIDE, MAX_DEPTH, MAX_WIDTH = 2048, 64, 16_384
 """Most pixels of a side, most layers or octaves, most of anything else: a checkpoint may claim to be of any
@@ -280,8 +280,12 @@ class FsrtConfig(ModelConfig, frozen=True, kw_only=True):
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     images: ImageLossRenderingConfig = field(default_factory=ImageLossRenderingConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
-    vgg19: Literal["imagenet", "random"] = "imagenet"
-    """Weights of the perceptual loss's net. random: no file is needed, and everything trained so says it."""
+    perceptual_net: PerceptualNetName = "vgg19"
+    """Whose maps the perceptual loss compares. vgg19: as published, its file must be imported. The others
+    need no import, and what is trained with them says which: efficientnet_lite0, trained on ImageNet too, or
+    vgg19_random, untrained. The weight in `phases` is for VGG19; models/fsrt/losses.py scales the others'
+    term.
+    """
     precision: Literal["fp32", "bf16"] = "bf16"
     """bf16: autocast; a device that does not multiply in bfloat16 itself (older CPUs) refuses to train so;
     positional codes, soft-argmax, losses and Adam stay in float32.

@@ -50,14 +50,14 @@ class WholeImageTask(FsrtReenactmentTask):
     ) -> None:
         super().__init__(net, sampling, augment)
         self.images = images
-        self.vgg: PerceptualLossNet | None = None
+        self.perceptual_net: PerceptualLossNet | None = None
 
     def set_frozen_nets(self, nets: Mapping[str, Any]) -> None:
         """The perceptual loss's net, if the phase weighs that loss. Without one the term is not offered."""
-        self.vgg = next(iter(nets.values()), None)
+        self.perceptual_net = next(iter(nets.values()), None)
 
     def provenance(self) -> dict[str, str]:
-        return super().provenance() | {"vgg19": provenance.loss_net_provenance(self.vgg)}
+        return super().provenance() | provenance.perceptual_net_provenance(self.perceptual_net)
 
     def sample_pixels(self, rng: np.random.Generator) -> Sample:
         """corner (2,), or queries (N,): what Lattice and RandomPixels are made of"""
@@ -132,14 +132,14 @@ class WholeImageTask(FsrtReenactmentTask):
 
     def image_terms(self, image: Tensor, target: Tensor, keypoints: Tensor) -> LossTerms:
         """The terms that look at images: rendered and wanted (B,3,H,W), driving keypoints (B,K,2)."""
-        vgg = self.vgg
-        if vgg is None:
+        net = self.perceptual_net
+        if net is None:
             return {}
 
         def perceptual() -> Tensor:
             with torch.no_grad():
-                wanted = vgg.features(target)
-            return losses.perceptual_loss(vgg.features(image), wanted)
+                wanted = net.features(target)
+            return losses.perceptual_loss(net.features(image), wanted, net.name)
 
         return {"perceptual": perceptual}
 

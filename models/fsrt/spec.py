@@ -60,10 +60,8 @@ def phase_family_fields(config: FsrtConfig, phase: Phase) -> FamilyFields:
 
 
 def phase_loss_nets(config: FsrtConfig, phase: Phase) -> tuple[str, ...]:
-    """VGG19, where the phase weighs the perceptual loss."""
-    if not phase.loss_weights.get("perceptual"):
-        return ()
-    return ("vgg19" if config.vgg19 == "imagenet" else "vgg19_random",)
+    """The perceptual loss's, where the phase weighs that loss."""
+    return (config.perceptual_net,) if phase.loss_weights.get("perceptual") else ()
 
 
 SPEC = ModelSpec(
@@ -74,7 +72,7 @@ SPEC = ModelSpec(
     parts=phase_net_parts,
     reads=phase_family_fields,
     nets=phase_loss_nets,
-    net_settings=("vgg19",),
+    net_settings=("perceptual_net",),
     released=RELEASED_WEIGHTS_INITS,
     inference="models.fsrt.inference:FsrtReenactor",
     inference_nets=lambda config: (),

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from models.api import Phase
 from models.headgan.phases import PHASES
-from models.model_config import ModelConfig
+from models.model_config import ModelConfig, PerceptualNetName
 
 RGB_CHANNELS = 3
 MAX_DOWNSAMPLING_LEVELS = 8
@@ -135,14 +135,17 @@ class ReconstructionLossConfig(Struct, frozen=True, kw_only=True):
 
     masked: bool = False
     """Whether L1 counts only pixels where the condition is not background: C. S: the whole image."""
-    vgg_layers: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0)
-    """Weight of each of VGG19's maps, relu1_1 to relu5_1. S sums them as they are; C: 1/32 to 1."""
+    perceptual_layers: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0)
+    """Weight of each of the five maps of `perceptual_net`, fine to coarse: VGG19's relu1_1 to relu5_1, or the
+    outputs of five blocks of EfficientNet-Lite0. S sums them as they are; C: 1/32 to 1."""
     vgg_normalised: bool = False
-    """Whether VGG19 sees images as it was trained on. C gives it RGB in [-1,1] without more ado."""
+    """Whether VGG19 sees images as it was trained on. C gives it RGB in [-1,1] without more ado. Another
+    net always sees them so."""
 
     def __post_init__(self) -> None:
-        if len(self.vgg_layers) != 5 or min(self.vgg_layers) < 0 or not any(self.vgg_layers):
-            raise ValueError(f"vgg_layers {self.vgg_layers}: expected 5 weights of 0 or more, one above 0")
+        weights = self.perceptual_layers
+        if len(weights) != 5 or min(weights) < 0 or not any(weights):
+            raise ValueError(f"perceptual_layers {weights}: expected 5 weights of 0 or more, one above 0")
 
 
 class AudioFeatureConfig(Struct, frozen=True, kw_only=True):
@@ -179,8 +182,12 @@ class HeadGanConfig(ModelConfig, frozen=True, kw_only=True):
     """Whether a training step computes some maps twice for two fifths of the memory of its activations; on
     CPUs it costs no time. Changes no result.
     """
-    vgg19: Literal["imagenet", "random"] = "imagenet"
-    """Weights of the perceptual losses' net. random: no file is needed, and everything trained so says it."""
+    perceptual_net: PerceptualNetName = "vgg19"
+    """Whose maps the perceptual losses compare. vgg19: as published, its file must be imported. The others
+    need no import, and what is trained with them says which: efficientnet_lite0, trained on ImageNet too, or
+    vgg19_random, untrained. Weights in `phases` are for VGG19; models/headgan/losses.py scales the others'
+    terms.
+    """
     precision: Literal["fp32", "bf16"] = "bf16"
     """bf16: autocast; a device that does not multiply in bfloat16 itself (older CPUs) refuses to train so;
     drawing, flow, warping, norms, losses and Adam stay in float32.

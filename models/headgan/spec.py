@@ -48,10 +48,10 @@ def driving_family_fields(config: HeadGanConfig) -> FamilyFields:
 
 
 def phase_loss_nets(config: HeadGanConfig, phase: Phase) -> tuple[str, ...]:
-    """The head that is drawn; VGG19, where the phase weighs a perceptual loss."""
+    """The head that is drawn; the perceptual losses' net, where the phase weighs one."""
     if not (phase.loss_weights.get("perceptual") or phase.loss_weights.get("perceptual_warped")):
         return (config.head,)
-    return (config.head, "vgg19" if config.vgg19 == "imagenet" else "vgg19_random")
+    return (config.head, config.perceptual_net)
 
 
 def extra_sections(config: HeadGanConfig) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ SPEC = ModelSpec(
     parts=phase_net_parts,
     reads=phase_family_fields,
     nets=phase_loss_nets,
-    net_settings=("vgg19",),
+    net_settings=("perceptual_net",),
     extra_sections=extra_sections,
     released=RELEASED_WEIGHTS_INITS,
     inference="models.headgan.inference:HeadGanReenactor",

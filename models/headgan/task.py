@@ -47,6 +47,7 @@ from models.headgan.network import Generator, GeneratorOutput
 from models.perception.head.morphable import MorphableModel
 from models.perception.head.raster_torch import Shading
 from models.perception.interfaces import PerceptualLossNet
+from models.perception.vgg19 import VGG19_NAMES
 from models.precision import at_least_float32
 from models.task import Batch, Clip, Sample, StatelessTask, TrainingTable, TrainStep, ValidationOutput
 
@@ -106,13 +107,13 @@ class HeadGanTask(StatelessTask):
         self.eval_discriminators = {name: deepcopy(one).to("meta").eval() for name, one in nets.items()}
         """The discriminators without tensors of their own, in eval mode: see `DiscriminatorOutputs`."""
         self.model: MorphableModel | None = None
-        self.vgg: PerceptualLossNet | None = None
+        self.perceptual_net: PerceptualLossNet | None = None
         self.renderers: dict[tuple[torch.device, bool], FaceRenderer] = {}
 
     def set_frozen_nets(self, nets: Mapping[str, Any]) -> None:
         """The head, and the perceptual losses' net, if the phase weighs one; else they have no losses."""
         self.model = nets[self.head]
-        self.vgg = next((net for name, net in nets.items() if name != self.head), None)
+        self.perceptual_net = next((net for name, net in nets.items() if name != self.head), None)
 
     def get_renderer(self, device: torch.device, full_head: bool = False) -> FaceRenderer:
         """The renderer of conditions on this device; full_head: of all of the head, not only the region that
@@ -208,18 +209,19 @@ class HeadGanTask(StatelessTask):
         return found | self.perceptual_losses(made) | self.adversarial_losses(made)
 
     def perceptual_losses(self, step: StepTensors) -> LossTerms:
-        """VGG19 looks at the target once for both terms."""
-        vgg, compared = self.vgg, self.compared
-        if vgg is None:
+        """The net looks at the target once for both terms."""
+        net = self.perceptual_net
+        if net is None:
             return {}
+        normalised = self.compared.vgg_normalised or net.name not in VGG19_NAMES
         known: list[list[Tensor]] = []
 
         def compare(image: Tensor) -> Tensor:
             if not known:
                 with torch.no_grad():
-                    known.append(vgg.features(losses.vgg_input(step.target, compared.vgg_normalised)))
-            maps = vgg.features(losses.vgg_input(image, compared.vgg_normalised))
-            return losses.perceptual_loss(maps, known[0], compared.vgg_layers)
+                    known.append(net.features(losses.perceptual_net_input(step.target, normalised)))
+            maps = net.features(losses.perceptual_net_input(image, normalised))
+            return losses.perceptual_loss(maps, known[0], self.compared.perceptual_layers, net.name)
 
         found: LossTerms = {"perceptual": lambda: compare(step.rendered.image)}
         if self.architecture.flow:
@@ -321,7 +323,7 @@ class HeadGanTask(StatelessTask):
         found = {}
         if self.speech and self.speech["encoder"] == "headgan":
             found["tokens"] = "transcripts" if self.speech["transcripts"] else "none"
-        return found | {"vgg19": provenance.loss_net_provenance(self.vgg)}
+        return found | provenance.perceptual_net_provenance(self.perceptual_net)
 
 
 class DiscriminatorOutputs:

@@ -16,6 +16,8 @@ from models.perception.interfaces import InferenceSettings
 from models.perception.torch_net import load_pretrained_net
 
 VGG19_WEIGHTS_ID = "vgg19"
+VGG19_NAMES = ("vgg19", "vgg19_random")
+"""What its objects are called, trained or not."""
 LAYER_CHANNELS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512)
 """Channels of each 3x3 convolution up to conv5_1; 0 halves the side."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB in [0,1]

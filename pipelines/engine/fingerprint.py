@@ -55,7 +55,12 @@ def compute_fingerprint_components(node: Node, config: Any, env: KeyEnvironment)
         values.pop(node.resumable_budget)
     return Fingerprint(
         node=node.stage,
-        config={setting_path_before_renames(path, env.renamed): value for path, value in values.items()},
+        config={
+            setting_path_before_renames(path, env.renamed): setting_value_before_renames(
+                path, value, env.renamed_values
+            )
+            for path, value in values.items()
+        },
         code=env.code.digest(list_code_entry_points(node, config, env.code)),
         weights={name: env.weights(name) for name in node.weights},
         tools={name: env.tool(name) for name in node.tools},
@@ -106,10 +111,25 @@ def setting_path_before_renames(path: str, renamed: Mapping[str, str]) -> str:
     parts = path.split(".")
     for cut in range(1, len(parts) + 1):
         for now, before in renamed.items():
-            pattern = now.split(".")
-            if len(pattern) == cut and all(p in ("*", part) for p, part in zip(pattern, parts, strict=False)):
+            if _fits(now.split("."), parts[:cut]):
                 parts[cut - 1] = before
     return ".".join(parts)
+
+
+def setting_value_before_renames(path: str, value: Any, renamed: Mapping[str, Mapping[str, str]]) -> Any:
+    """The value that said the same when the setting first was in a key: `renamed` maps today's path, in which
+    `*` stands for any one part, to today's values -> the old ones."""
+    if isinstance(value, str):
+        for pattern, values in renamed.items():
+            if _fits(pattern.split("."), path.split(".")):
+                return values.get(value, value)
+    return value
+
+
+def _fits(pattern: Sequence[str], parts: Sequence[str]) -> bool:
+    return len(pattern) == len(parts) and all(
+        p in ("*", part) for p, part in zip(pattern, parts, strict=True)
+    )
 
 
 def list_code_entry_points(node: Node, config: Any, code: SourceSymbolIndex) -> list[str]:
@@ -241,3 +261,5 @@ class KeyEnvironment(Struct, frozen=True):
     """Distribution name -> version."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """Settings that got a new name (`setting_path_before_renames`)."""
+    renamed_values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Settings whose values got new names (`setting_value_before_renames`)."""

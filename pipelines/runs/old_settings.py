@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import re
 
-FORMER_SETTING_NAMES: dict[str, str] = {"*.discriminators": "judges", "*.images.loss_input": "judged"}
+FORMER_SETTING_NAMES: dict[str, str] = {
+    "*.discriminators": "judges",
+    "*.images.loss_input": "judged",
+    "*.perceptual_net": "vgg19",
+    "*.terms.perceptual_layers": "vgg_layers",
+}
 """Settings that got another name: today's path, in which `*` stands for any one part -> the last part of the
 old one, which keys go on to hold, so that renaming a setting makes nothing stale."""
+FORMER_SETTING_VALUES: dict[str, dict[str, str]] = {
+    "*.perceptual_net": {"vgg19": "imagenet", "vgg19_random": "random"}
+}
+"""Settings whose values are called otherwise today: today's path -> today's value -> the one that keys go on
+to hold."""
 _OF_PHASES = {
     "start_from": "init",
     "carry": "resume_optimizers",
@@ -17,6 +27,7 @@ _OF_PHASES = {
 }
 REMOVED_SETTINGS = {
     "fit3dmm": "fits.NAME, as in fits.main.backend",
+    "*.vgg19": "MODEL.perceptual_net: vgg19 is what imagenet was, vgg19_random what random was",
     "views.also": "also, as in also=[views.ffhq256]",
     "runtime.preview_every": "MODEL.phases.NAME.validate_every, as in fsrt.phases.warmup.validate_every=500",
     **{f"*.phases.*.{name}": f"MODEL.phases.NAME.{now}" for name, now in _OF_PHASES.items()},

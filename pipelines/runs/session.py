@@ -92,6 +92,7 @@ class RunSession:
             tool=lambda name: resolve_entry_point(TOOL_VERSION_FUNCTIONS[name])(),
             package=self.package_version,
             renamed=old_settings.FORMER_SETTING_NAMES,
+            renamed_values=old_settings.FORMER_SETTING_VALUES,
         )
 
     def package_version(self, name: str) -> str:

@@ -89,7 +89,7 @@ def test_a_model_less_generates_no_other_again_unless_the_pairs_change(micro):
 
 
 def test_missing_weights_refuse_the_run_before_anything_runs(micro):
-    done = micro.call("run", MICRO, "--set", "fsrt.vgg19=imagenet", "--set", "speech.main.mels=41")
+    done = micro.call("run", MICRO, "--set", "fsrt.perceptual_net=vgg19", "--set", "speech.main.mels=41")
     assert done.returncode == 2
     assert "weights vgg19 (perceptual losses) are missing: get vgg19-dcbb9e9d.pth" in done.stderr
     assert "> speech" not in done.stdout

@@ -9,9 +9,9 @@ import pytest
 from models import provenance
 from models.spec import load_model_spec
 
-NONE, REAL, RANDOM = (
-    provenance.loss_net_provenance(net and SimpleNamespace(name=net))
-    for net in (None, "vgg19", "vgg19_random")
+NONE, REAL, RANDOM, OTHER = (
+    provenance.perceptual_net_provenance(net and SimpleNamespace(name=net))
+    for net in (None, "vgg19", "vgg19_random", "efficientnet_lite0")
 )
 
 
@@ -28,19 +28,21 @@ def through(*phases: dict[str, str]) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("used", "told"),
     [
-        ((RANDOM, NONE), "random"),
-        ((RANDOM, REAL), "random"),
-        ((REAL, RANDOM, NONE), "random"),
-        ((NONE, RANDOM), "random"),
+        ((RANDOM, NONE), "random vgg19"),
+        ((RANDOM, REAL), "random vgg19"),
+        ((REAL, RANDOM, NONE), "random vgg19"),
+        ((NONE, RANDOM), "random vgg19"),
+        ((NONE, OTHER, NONE), "efficientnet_lite0"),
+        ((REAL, OTHER), "efficientnet_lite0"),
         ((NONE, NONE), "not used"),
         ((NONE, REAL), None),
         ((REAL, NONE), None),
         ((NONE, REAL, NONE), None),
     ],
 )
-def test_random_stays_and_not_used_goes_once_it_was_used(used, told):
-    after = through({"kp_detector": "distilled"}, *({"vgg19": one} for one in used))
-    assert after == {"kp_detector": "distilled"} | ({"vgg19": told} if told else {})
+def test_another_net_stays_and_not_used_goes_once_one_was_used(used, told):
+    after = through({"kp_detector": "distilled"}, *used)
+    assert after == {"kp_detector": "distilled"} | ({"perceptual_net": told} if told else {})
 
 
 def test_parts_that_a_phase_does_not_name_keep_their_provenance():
@@ -81,6 +83,6 @@ def test_other_provenances_are_not_fine_tuned():
 
 def test_in_one_line():
     assert (
-        provenance.describe_provenance({"vgg19": "random", "kp_detector": "distilled"})
-        == "kp_detector distilled, vgg19 random"
+        provenance.describe_provenance({"perceptual_net": "efficientnet_lite0", "kp_detector": "distilled"})
+        == "kp_detector distilled, perceptual_net efficientnet_lite0"
     )

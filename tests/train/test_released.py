@@ -81,7 +81,7 @@ def test_a_phase_uses_released_weights_as_a_frozen_net_beside_its_own(lab, impor
     ("start", "told"),
     [
         ("fsrt_vox", {"net": "fine-tuned from fsrt_vox", "kp_detector": "from fsrt_kp"}),
-        ("fsrt_kp", {"kp_detector": "from fsrt_kp", "vgg19": "not used"}),
+        ("fsrt_kp", {"kp_detector": "from fsrt_kp", "perceptual_net": "not used"}),
     ],
 )
 def test_a_released_net_had_its_perceptual_loss(lab, imported, start, told):

@@ -144,7 +144,7 @@ def features(image):
 def test_losses_and_gradients_of_a_training_step(plain, nano, phase):
     torch.manual_seed(0)
     task = WholeImageTask(nano, TrainingSampleConfig(), AugmentConfig(), ImageLossRenderingConfig())
-    task.vgg = type("Net", (), {"features": staticmethod(features), "name": "two maps"})()
+    task.perceptual_net = type("Net", (), {"features": staticmethod(features), "name": "two maps"})()
     fast = task.net.double()
     fast.kp_detector.eval().requires_grad_(False)
     reference = plain.Fsrt(nano).double()

@@ -185,7 +185,7 @@ def test_a_bf16_step_trains_every_weight_and_sums_in_float32(nano, clip, vgg):
 def test_without_vgg19_the_perceptual_term_is_not_offered(nano, clip, vgg):
     blind = build(nano)
     assert "perceptual" not in blind.losses(batch_of(blind, clip))
-    assert blind.provenance() == {"vgg19": "not used"}
+    assert blind.provenance() == {"perceptual_net": "not used"}
     seeing = build(nano, vgg=vgg)
     term = seeing.losses(batch_of(seeing, clip))["perceptual"]()
     assert torch.isfinite(term)
@@ -193,7 +193,24 @@ def test_without_vgg19_the_perceptual_term_is_not_offered(nano, clip, vgg):
 
 
 def test_random_vgg19_weights_follow_every_number(task):
-    assert task.provenance() == {"vgg19": "random"}
+    assert task.provenance() == {"perceptual_net": "random vgg19"}
+
+
+def test_another_net_compares_images_with_its_own_scale_and_is_named(nano, clip):
+    class Mean:
+        """Its one map is the image's mean."""
+
+        name = "efficientnet_lite0"
+
+        def features(self, images):
+            return [images.mean((2, 3), keepdim=True)]
+
+    task = build(nano, vgg=Mean())
+    image, target = torch.rand(2, 2, 3, 16, 16)
+    found = task.image_terms(image, target, torch.rand(2, 10, 2))["perceptual"]()
+    gap = (image.mean((2, 3)) - target.mean((2, 3))).abs().mean()
+    assert found.item() == pytest.approx(losses.PERCEPTUAL_LOSS_SCALES[Mean.name] * gap.item(), rel=1e-5)
+    assert task.provenance() == {"perceptual_net": "efficientnet_lite0"}
 
 
 def test_phase_two_has_no_discriminator_and_phase_three_adds_nothing_else(nano):

@@ -33,6 +33,13 @@ def test_covariance_of_equal_vectors_is_zero():
     assert losses.covariance_loss(torch.randn(1, 8).repeat(5, 1)).item() == pytest.approx(0, abs=1e-12)
 
 
+def test_the_perceptual_term_of_another_net_than_vgg19_is_scaled():
+    a, b = [torch.zeros(1, 2, 3, 3)], [torch.ones(1, 2, 3, 3)]
+    assert losses.perceptual_loss(a, b, "vgg19") == losses.perceptual_loss(a, b, "vgg19_random") == 1
+    found = losses.perceptual_loss(a, b, "efficientnet_lite0").item()
+    assert found == pytest.approx(losses.PERCEPTUAL_LOSS_SCALES["efficientnet_lite0"])
+
+
 @pytest.mark.parametrize("loss", [losses.perceptual_loss, losses.feature_matching_loss])
 def test_gaps_of_maps_are_means_within_a_map_and_summed_over_maps(loss):
     torch.manual_seed(0)

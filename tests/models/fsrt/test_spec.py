@@ -23,10 +23,11 @@ def test_frames_alone_drive_it():
 
 
 @pytest.mark.parametrize("name", ["perceptual", "adversarial"])
-def test_the_perceptual_loss_needs_vgg19_as_the_run_file_says(name):
+def test_the_perceptual_loss_needs_the_net_that_the_run_file_names(name):
     phase, config = PHASES[name], FsrtConfig()
     assert SPEC.nets(config, phase) == ("vgg19",)
-    assert SPEC.nets(replace(config, vgg19="random"), phase) == ("vgg19_random",)
+    for net in ("vgg19_random", "efficientnet_lite0"):
+        assert SPEC.nets(replace(config, perceptual_net=net), phase) == (net,)
     for off in (Loss(0.0), None):
         assert SPEC.nets(config, with_losses(phase, {"perceptual": off})) == ()
     assert SPEC.nets(config, PHASES["warmup"]) == ()

@@ -50,9 +50,9 @@ def test_discriminators_that_cannot_be_built_say_which_setting(change, told):
 
 
 @pytest.mark.parametrize("weights", [(1.0,) * 4, (0.0,) * 5, (1.0, 1.0, 1.0, 1.0, -1.0)])
-def test_vgg_takes_five_weights(weights):
+def test_a_perceptual_net_has_five_weights(weights):
     with pytest.raises(ValueError, match="expected 5 weights"):
-        ReconstructionLossConfig(vgg_layers=weights)
+        ReconstructionLossConfig(perceptual_layers=weights)
 
 
 def test_published_sizes():

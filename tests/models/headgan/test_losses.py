@@ -65,7 +65,7 @@ def test_vgg_sees_images_as_they_are_or_normalised(normalised):
         seen = ((images + 1) / 2 - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(
             IMAGENET_STD
         ).view(3, 1, 1)
-    first = vgg.features(losses.vgg_input(images, normalised))[0]
+    first = vgg.features(losses.perceptual_net_input(images, normalised))[0]
     expected = vgg._net.features[0](seen).relu()
     torch.testing.assert_close(first, expected, rtol=1e-4, atol=1e-5)
 

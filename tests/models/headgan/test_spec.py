@@ -24,11 +24,11 @@ def stages(**changes: Any) -> dict[str, Any]:
     return {"fit3dmm": Fit3dmmConfig(), "speech": SpeechFeaturesConfig(encoder="headgan")} | changes
 
 
-def test_a_phase_draws_its_head_and_looks_through_vgg19_as_the_run_says():
+def test_a_phase_draws_its_head_and_looks_through_the_net_that_the_run_names():
     phase = PHASES["adversarial"]
     assert SPEC.nets(CONFIG, phase) == ("analytic_head", "vgg19")
-    other = replace(CONFIG, head="lsfm", vgg19="random")
-    assert SPEC.nets(other, phase) == ("lsfm", "vgg19_random")
+    other = replace(CONFIG, head="lsfm", perceptual_net="efficientnet_lite0")
+    assert SPEC.nets(other, phase) == ("lsfm", "efficientnet_lite0")
     one = with_losses(phase, {"perceptual": Loss(0.0)})
     assert SPEC.nets(CONFIG, one) == ("analytic_head", "vgg19")
     none = with_losses(one, {"perceptual_warped": None})

@@ -23,7 +23,7 @@ from tests.models.headgan.tiny_task import DISCRIMINATORS, NET, build, gradients
 from tests.models.one_clip import tables
 from tests.models.one_pass import shared_pass, with_losses, with_update
 
-OFFICIAL = ReconstructionLossConfig(masked=True, vgg_layers=(1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0))
+OFFICIAL = ReconstructionLossConfig(masked=True, perceptual_layers=(1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0))
 GENERATORS = ("flow_network", "rendering_network")
 SIDES = ("image_discriminator", "mouth_discriminator")
 
@@ -163,10 +163,10 @@ def test_every_term_is_the_papers_formula(clip, vgg):
         expected = {}
         for suffix, image in (("", out.image), ("_warped", out.warped)):
             expected[f"l1{suffix}"] = ((image - target).abs() * weight).mean()
-            maps, wanted = (vgg.features(losses.vgg_input(one, False)) for one in (image, target))
+            maps, wanted = (vgg.features(losses.perceptual_net_input(one, False)) for one in (image, target))
             gaps = [(a - b).abs().mean() for a, b in zip(maps, wanted, strict=True)]
             expected[f"perceptual{suffix}"] = sum(
-                w * gap for w, gap in zip(terms.vgg_layers, gaps, strict=True)
+                w * gap for w, gap in zip(terms.perceptual_layers, gaps, strict=True)
             )
         centres = mouth_centre(faces.project_landmarks(batch["packed"][:, 3]))
         mouths = [crop_around_centres(one, centres, 16) for one in (out.image, target)]
@@ -374,7 +374,30 @@ def test_a_bf16_step_keeps_flow_drawing_and_losses_in_float32(clip, vgg):
 def test_without_vgg19_the_perceptual_terms_are_not_offered(clip):
     task = build()
     assert not {"perceptual", "perceptual_warped"} & set(task.losses(sample_batch(task, clip)))
-    assert task.provenance() == {"vgg19": "not used"}
+    assert task.provenance() == {"perceptual_net": "not used"}
+
+
+@pytest.mark.parametrize("vgg_normalised", [False, True])
+def test_another_net_always_sees_images_as_it_was_trained_on(clip, vgg_normalised):
+    class Pixels:
+        """Its maps are the image, five times."""
+
+        name = "efficientnet_lite0"
+
+        def features(self, images):
+            return [images] * 5
+
+    layers = (0.0, 0.0, 2.0, 0.0, 1.0)
+    terms = ReconstructionLossConfig(vgg_normalised=vgg_normalised, perceptual_layers=layers)
+    task = build(Pixels(), terms=terms)
+    task.net.eval()
+    batch = sample_batch(task, clip)
+    found = {name: term().item() for name, term in task.losses(batch).items()}
+    step = task.run_generator(batch)
+    for name, image in (("perceptual", step.rendered.image), ("perceptual_warped", step.rendered.warped)):
+        gap = (image - step.target).abs().mean().item() / 2  # in [0,1]
+        assert found[name] == pytest.approx(3 * 0.0022 * gap, rel=1e-4)
+    assert task.provenance() == {"perceptual_net": "efficientnet_lite0"}
 
 
 def test_vgg19_looks_at_the_target_once(clip, vgg):
@@ -402,7 +425,7 @@ def test_checkpoints_say_what_draws_and_what_is_heard(vgg):
     assert AudioFeatureConfig(**about["hearing"]) == AudioFeatureConfig()
     # No path goes along.
     assert SpeechFeaturesConfig(**about["speech"]) == SpeechFeaturesConfig(encoder="headgan")
-    assert task.provenance() == {"tokens": "transcripts", "vgg19": "random"}
+    assert task.provenance() == {"tokens": "transcripts", "perceptual_net": "random vgg19"}
     assert build(speech=SpeechFeaturesConfig(encoder="headgan")).provenance()["tokens"] == "none"
     assert "tokens" not in build(speech=SpeechFeaturesConfig()).provenance()
     assert build().architecture_metadata()["speech"] is None

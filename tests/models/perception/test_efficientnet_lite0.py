@@ -9,11 +9,14 @@ import torch
 from torch.nn import functional
 
 from models.errors import InvalidFile
+from models.fsrt import losses as fsrt_losses
+from models.headgan import losses as headgan_losses
 from models.perception.efficientnet_lite0 import (
     EfficientNetLite0Layers,
     load_efficientnet_lite0,
 )
 from models.perception.interfaces import InferenceSettings
+from models.perception.vgg19 import load_random_vgg19
 from models.weights import find_third_party_weights
 from storage.weight_files import find_packaged_file
 
@@ -143,3 +146,33 @@ def test_another_nets_file_is_refused_by_name(file, tmp_path):
         match=r"2 missing: _blocks\.15\._bn2\.running_var, _fc\.bias; 1 unknown: _blocks\.0\._se_reduce",
     ):
         load_efficientnet_lite0({"efficientnet_lite0": tmp_path / "b0.pth"})
+
+
+def fsrt_term(net, image, target):
+    return fsrt_losses.perceptual_loss(net.features(image), net.features(target), net.name)
+
+
+def headgan_term(net, image, target):
+    """Images in [-1,1]; VGG19 sees them as they are."""
+    normalised = net.name == "efficientnet_lite0"
+    maps, wanted = (
+        net.features(headgan_losses.perceptual_net_input(2 * one - 1, normalised)) for one in (image, target)
+    )
+    return headgan_losses.perceptual_loss(maps, wanted, (1.0,) * 5, net.name)
+
+
+@pytest.mark.parametrize("term", [fsrt_term, headgan_term])
+def test_its_scaled_term_pulls_at_an_image_as_a_random_vgg19s_does(net, term):
+    """Of a face at 64 px and a blurred one, as nets render it when the losses set in: to a factor of two."""
+    from skimage.data import astronaut
+
+    face = torch.from_numpy(astronaut()[:256, 100:356]).permute(2, 0, 1)[None].float() / 255
+    target, small = (
+        functional.interpolate(face, size=(side, side), mode="bilinear", antialias=True) for side in (64, 12)
+    )
+    pulls = []
+    for one in (net, load_random_vgg19({})):
+        image = functional.interpolate(small, size=(64, 64), mode="bilinear").requires_grad_(True)
+        (gradient,) = torch.autograd.grad(term(one, image, target), image)
+        pulls.append(gradient.norm().item())
+    assert 0.5 < pulls[0] / pulls[1] < 2

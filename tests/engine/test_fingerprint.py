@@ -1,0 +1,83 @@
+"""What of the settings a key holds, under which names."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import load_config
+from pipelines.engine.fingerprint import (
+    KeyEnvironment,
+    compute_fingerprint_components,
+    describe_key_difference,
+    setting_path_before_renames,
+    setting_value_before_renames,
+)
+from pipelines.graph import build_graph
+from pipelines.runs.old_settings import FORMER_SETTING_NAMES, FORMER_SETTING_VALUES
+from pipelines.runs.session import open_project_source_code
+
+RUNS = Path(__file__).parents[2] / "configs/run"
+
+
+@pytest.mark.parametrize(
+    ("path", "before"),
+    [
+        ("fsrt.speed", "fsrt.rate"),
+        ("fsrt.speed.limit", "fsrt.rate.limit"),
+        ("fsrt.net.speed", "fsrt.net.speed"),
+        ("speed", "speed"),
+    ],
+)
+def test_a_star_of_a_renamed_setting_stands_for_one_part(path, before):
+    assert setting_path_before_renames(path, {"*.speed": "rate"}) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "before"),
+    [
+        ("fsrt.net", "new", "old"),
+        ("fsrt.net", "other", "other"),
+        ("fsrt.net", 3, 3),
+        ("fsrt.part.net", "new", "new"),
+        ("fsrt.other", "new", "new"),
+    ],
+)
+def test_only_the_values_of_the_setting_itself_keep_their_old_names(path, value, before):
+    assert setting_value_before_renames(path, value, {"*.net": {"new": "old"}}) == before
+
+
+@pytest.fixture(scope="module")
+def settings_in_key():
+    """(node, settings of a run file) -> what its key holds of settings."""
+    code = open_project_source_code()
+
+    def found(node, file, *sets):
+        config = load_config(RUNS / file, sets).config
+        env = KeyEnvironment(code, renamed=FORMER_SETTING_NAMES, renamed_values=FORMER_SETTING_VALUES)
+        return compute_fingerprint_components(build_graph(config)[node], config, env)
+
+    return found
+
+
+MIRROR = ("data.main.voxceleb_csv.csv=list.csv", "data.main.voxceleb_csv.mirror=/mirror")
+
+
+def test_published_runs_keep_what_their_keys_held_of_the_perceptual_net(settings_in_key, tmp_path):
+    fsrt = settings_in_key("train.fsrt.perceptual", "fsrt_vox256.yaml", *MIRROR).config
+    assert fsrt["fsrt.vgg19"] == "imagenet"
+    headgan = settings_in_key("train.headgan.adversarial", "headgan_official.yaml", *MIRROR).config
+    assert headgan["headgan.vgg19"] == "imagenet"
+    assert headgan["headgan.terms.vgg_layers"] == [0.03125, 0.0625, 0.125, 0.25, 1.0]
+    assert not [path for path in fsrt | headgan if "perceptual_net" in path or "perceptual_layers" in path]
+
+
+def test_another_perceptual_net_makes_the_phases_that_weigh_the_loss_stale(settings_in_key):
+    def keys(net):
+        return [
+            settings_in_key(f"train.fsrt.{phase}", "demo.yaml", f"fsrt.perceptual_net={net}")
+            for phase in ("warmup", "perceptual")
+        ]
+
+    (warmup, before), (same, now) = keys("vgg19_random"), keys("efficientnet_lite0")
+    assert warmup == same
+    assert describe_key_difference(before, now)[0] == "config fsrt.vgg19 random -> efficientnet_lite0"
