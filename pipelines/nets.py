@@ -26,7 +26,9 @@ class PerceptionConfig(Struct, frozen=True, kw_only=True):
     last bits differ, it is in the key of what they compute."""
 
 
-DLIB_REPLACEMENTS = {"mp_face": "dlib_hog", "mesh468_iris": "dlib68", "mesh468": "dlib68"}
+DLIB_REPLACEMENTS = {
+    "mp_face": "dlib_hog", "mesh468_iris": "dlib68", "mesh468": "dlib68", "dlib128_mesh": "dlib128",
+}  # fmt: skip
 """A net of MediaPipe's -> dlib's for the same task."""
 
 

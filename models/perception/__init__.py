@@ -90,6 +90,17 @@ NETS: dict[str, NetEntry] = {
         gpu=True,
         packages=_TORCH,
     ),
+    "dlib128_mesh.litert": NetEntry(
+        "models.perception.faces.mesh_identity:load_dlib128_mesh_litert",
+        (*_MP_MESH, "dlib_resnet"),
+        packages=_LITERT,
+    ),
+    "dlib128_mesh.torch": NetEntry(
+        "models.perception.faces.mesh_identity:load_dlib128_mesh_torch",
+        (*_MP_MESH, "dlib_resnet"),
+        gpu=True,
+        packages=_TORCH,
+    ),
     "s3fd": NetEntry("models.perception.faces.s3fd:load_s3fd", ("s3fd",), gpu=True, packages=_FAN),
     "fan2d": NetEntry("models.perception.faces.fan:load_fan_2d", ("fan2d",), gpu=True, packages=_FAN),
     "fan2d_flip": NetEntry(

@@ -56,8 +56,10 @@ def cut_clips(
     row, raw = recording_row_from_inputs(inputs), inputs["download"][0]
     settings, probed = config, raw["probe"]
     detector = cast("FaceDetector", nets.get(settings.detector))  # boxes of a source may need none
-    if isinstance(detector, InferenceConfigurable):
-        detector.configure_inference(perception_inference_settings(runtime, "float32"))
+    embedder = cast("FaceEmbedder | None", nets.get(settings.identity))
+    for net in (detector, embedder):
+        if isinstance(net, InferenceConfigurable):
+            net.configure_inference(perception_inference_settings(runtime, "float32"))
     with media.open_as_local_file(raw["video"]) as path:
         dropped, frame = DroppedTracks(), None
         if len(row["tracks"]):
@@ -65,7 +67,6 @@ def cut_clips(
             cuts = _cuts_in_source_tracks(path, probed, given, settings)
             tracks = convert_source_tracks(given, probed, settings, dropped, cuts)
         else:
-            embedder = cast("FaceEmbedder | None", nets.get(settings.identity))
             tracks = detect_tracks(path, probed, settings, detector, embedder, row.get("span", ()))
         usable = _crop_tracks(
             cut_frozen_spans_from_tracks(tracks, probed, dropped), probed, settings, dropped
