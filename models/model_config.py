@@ -3,7 +3,7 @@ model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import ClassVar, Literal
 
 from msgspec import Struct, field
@@ -12,6 +12,10 @@ from models.api import Phase
 
 PerceptualNetName = Literal["vgg19", "vgg19_random", "efficientnet_lite0"]
 """Nets of perceptual losses, by their names in models.perception.NETS."""
+PERCEPTUAL_NET_MIN_SIDES: dict[PerceptualNetName, int] = {
+    "vgg19": 16, "vgg19_random": 16, "efficientnet_lite0": 32,
+}  # fmt: skip
+"""Least sides of the images that they take, in pixels."""
 
 
 class ModelConfig(Struct, frozen=True, kw_only=True):
@@ -39,3 +43,14 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
                 raise ValueError(f"phases.{name}: expected one of {', '.join(known)}")
             if phase and name != phase.name:
                 raise ValueError(f"phases.{name}.name {phase.name!r}: expected {name!r}")
+
+    def check_perceptual_images(self, net: PerceptualNetName, side: int, terms: Collection[str]) -> None:
+        """Raises ValueError where a phase weighs one of these terms, for which `net` sees images of `side`
+        px, and that is too small."""
+        for phase in self.phases.values():
+            weighed = phase is not None and any(phase.loss_weights.get(term) for term in terms)
+            if weighed and side < PERCEPTUAL_NET_MIN_SIDES[net]:
+                raise ValueError(
+                    f"perceptual_net {net}: its images have {side} pixels a side, it needs "
+                    f"{PERCEPTUAL_NET_MIN_SIDES[net]}"
+                )

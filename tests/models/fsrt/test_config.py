@@ -9,6 +9,7 @@ from models.fsrt.config import (
     Architecture,
     AugmentConfig,
     FsrtConfig,
+    ImageLossRenderingConfig,
     KeypointDetectorConfig,
     TrainingSampleConfig,
     tiny_architecture,
@@ -48,6 +49,15 @@ def test_every_phase_starts_from_one_that_there_is():
         (
             lambda: FsrtConfig(net=tiny_architecture(), sampling=TrainingSampleConfig(queries=5000)),
             "queries 5000: .* only 4096 pixels",
+        ),
+        (
+            lambda: FsrtConfig(
+                net=replace(tiny_architecture(), image_size=32),
+                sampling=TrainingSampleConfig(queries=64),
+                images=ImageLossRenderingConfig(loss_input="lattice"),
+                perceptual_net="efficientnet_lite0",
+            ),
+            "efficientnet_lite0: its images have 16 pixels a side, it needs 32",
         ),
         (lambda: FsrtConfig(phases={"warmup": PHASES["keypoints"]}), "phases.warmup.name 'keypoints'"),
         (lambda: Optimizer(lr=0), "lr 0"),
