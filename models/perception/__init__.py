@@ -101,6 +101,12 @@ NETS: dict[str, NetEntry] = {
         gpu=True,
         packages=_TORCH,
     ),
+    "net3d_mesh468": NetEntry(
+        "models.perception.head.net3d:load_net3d_mesh468",
+        _MP_MESH,
+        gpu=True,
+        packages=("scipy", "torch"),
+    ),
     "s3fd": NetEntry("models.perception.faces.s3fd:load_s3fd", ("s3fd",), gpu=True, packages=_FAN),
     "fan2d": NetEntry("models.perception.faces.fan:load_fan_2d", ("fan2d",), gpu=True, packages=_FAN),
     "fan2d_flip": NetEntry(

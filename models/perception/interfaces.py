@@ -121,7 +121,8 @@ class FixedSizeNet(Protocol):
     def configure_inference(self, how: InferenceSettings) -> None: ...
 
     def __call__(self, images: Tensor) -> list[Tensor]:
-        """(B,3,S,S) float32 -> its outputs, (B,...) float32 each, channels last; without gradient."""
+        """(B,3,S,S) float32 -> its outputs, (B,...) float32 each, channels last. Of nets in torch gradient
+        reaches the images, never a weight."""
         ...
 
 

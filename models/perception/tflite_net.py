@@ -188,7 +188,7 @@ class TorchTfliteNet:
         graph = read_tflite_graph(path, signature)
         self.input_side = signature.side
         self.module = TfliteModule(graph)
-        """(B,3,S,S) float32 -> outputs; gradient reaches the images."""
+        """(B,3,S,S) float32 -> outputs."""
         self._net = TorchNet(self.module.to(memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
         self.device = torch.device("cpu")
 
@@ -196,7 +196,6 @@ class TorchTfliteNet:
         self._net.configure_inference(how)
         self.device = torch.device(how.device)
 
-    @torch.inference_mode()
     def __call__(self, images: Tensor) -> list[Tensor]:
         size = self._net.batch_size(self.input_side**2)
         parts = map_batches_with_oom_backoff(

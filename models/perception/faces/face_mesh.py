@@ -96,9 +96,12 @@ class FaceMesh:
     def predict(self, images: Tensor, squares: CropSquares) -> tuple[Tensor, Tensor]:
         """images (B,3,H,W) in [0,1] -> points (B,468,3) in pixels, and the logit (B,) that there is a face:
         23 to 55 on real faces in full view, below 0 without one."""
-        side = self._mesh.input_side
-        points, presence = self._mesh(sample_crops(images, squares, side))
-        points = points.reshape(-1, MESH_POINT_COUNT, 3) / side
+        return self.predict_crops(sample_crops(images, squares, self._mesh.input_side), squares)
+
+    def predict_crops(self, crops: Tensor, squares: CropSquares) -> tuple[Tensor, Tensor]:
+        """As `predict`, of crops (B,3,192,192) that were cut by these squares."""
+        points, presence = self._mesh(crops)
+        points = points.reshape(-1, MESH_POINT_COUNT, 3) / self._mesh.input_side
         return crop_to_image_points(points, squares), presence.reshape(-1)
 
     def refine_eyes(self, images: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,7 +114,7 @@ class FaceMesh:
             (LEFT_EYE_CORNERS, LEFT_EYE_CONTOUR, False),
             (RIGHT_EYE_CORNERS, RIGHT_EYE_CONTOUR, True),
         ):
-            squares = eye_squares(points, corners)
+            squares = eye_squares(points.detach(), corners)
             lids, iris = predict_eye(self._iris, images, squares, mirrored)
             points[:, list(contour), :2] = lids[:, : len(contour)]
             irises.append(iris)
