@@ -133,7 +133,7 @@ class PerceptualLossNet(Protocol):
     """Says so when the weights are not the published ones; goes into the labels of what it trained."""
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """images (B,3,H,W) float, RGB in [0,1] -> maps (B,C,h,w), fine to coarse, in the images' dtype or
-        that of the autocast around the call.
+        """images (B,3,H,W) float, RGB in [0,1] -> maps (B,C,h,w), fine to coarse, in float32, or in the dtype
+        of the images or of the autocast around the call.
         """
         ...

@@ -130,6 +130,15 @@ def test_small_images_are_refused(net):
         net.features(torch.rand(1, 3, 31, 64))
 
 
+def test_it_computes_in_float32_under_autocast(net):
+    images = torch.rand(1, 3, 32, 32, generator=torch.manual_seed(0))
+    plain = net.features(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = net.features(images)
+        assert net.expansion_features(images.bfloat16())[-1].dtype == torch.float32
+    assert all(torch.equal(a, b) for a, b in zip(found, plain, strict=True))
+
+
 @pytest.mark.parametrize("kept", [100, 1_000_000, 18_000_000])
 def test_a_file_cut_short_is_refused(file, tmp_path, kept):
     (tmp_path / "cut.pth").write_bytes(file.read_bytes()[:kept])
