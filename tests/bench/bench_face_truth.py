@@ -2,7 +2,8 @@
 
 python -m pytest -m bench -s tests/bench/bench_face_truth.py
 
-REENACT_BENCH_STACKS: detector+landmarker by their names in NETS, several with spaces between.
+REENACT_BENCH_STACKS: detector+landmarker by their names in NETS, several with spaces between;
+mp_face+mesh468_iris.torch is one on another backend than LiteRT.
 REENACT_BENCH_RECORDINGS: fewer than the demo's 36.
 
 The recordings are the demo's, at 320 px, as they were rendered: all frames go through the stages `keypoints`
@@ -24,7 +25,7 @@ import pytest
 from msgspec.structs import replace
 from PIL import Image
 
-from models.perception import NETS
+from models.perception import net_on_backend
 from models.perception.head.default_head import get_analytic_head
 from models.perception.interfaces import FaceDetector, Landmarker
 from pipelines import media
@@ -145,9 +146,10 @@ def small_faces(width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Stack(NamedTuple):
-    name: str
     nets: Mapping[str, object]
     keypoints: KeypointsConfig
+    backend: str
+    """What is told behind the nets' names."""
 
     @property
     def detector(self) -> FaceDetector:
@@ -159,10 +161,14 @@ class Stack(NamedTuple):
 
 
 def load_stack(name: str) -> Stack:
-    detector, _, landmarker = name.partition("+")
+    """detector+landmarker, and behind a point the backend where that is not litert."""
+    names, _, backend = name.partition(".")
+    detector, _, landmarker = names.partition("+")
+    on_backend = [net_on_backend(net, backend or "litert") for net in (detector, landmarker)]
     with TemporaryDirectory() as folder:
-        nets = load_nets((detector, landmarker), Store(STORE or folder))
-    return Stack(name, nets, KeypointsConfig(detector=detector, landmarker=landmarker))  # pyright: ignore[reportArgumentType]
+        nets = load_nets(on_backend, Store(STORE or folder))
+    settings = KeypointsConfig(detector=detector, landmarker=landmarker)  # pyright: ignore[reportArgumentType]
+    return Stack(nets, settings, f".{backend}" if backend else "")
 
 
 def keypoints_of(stack: Stack) -> list[Sample]:
@@ -177,7 +183,7 @@ def fits_of(points: list[Sample], config: Fit3dmmConfig) -> list[Sample]:
 
 # --- the table ----------------------------------------------------------------------------------------------
 def row(title: str, *values: str) -> None:
-    print(f"  {title:<38}" + "".join(f"{value:>12}" for value in values))
+    print(f"  {title:<46}" + "".join(f"{value:>12}" for value in values))
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -196,14 +202,14 @@ def print_landmark_errors(stack: Stack, points: list[Sample]) -> None:
         kinds["the other half's offsets off"] = without_constant_offsets(errors)
     for kind, left in kinds.items():
         found = mean_error_by_group(left)
-        row(f"{stack.landmarker.name}, {kind}", *map(number, found.values()))
-    row(f"{stack.detector.name}, frames with a face", f"{seen:.1%}")
+        row(f"{stack.keypoints.landmarker}{stack.backend}, {kind}", *map(number, found.values()))
+    row(f"{stack.keypoints.detector}{stack.backend}, frames with a face", f"{seen:.1%}")
 
 
 def print_measures(stack: Stack, points: list[Sample]) -> None:
     truths = [clip.truth for clip in rendered_clips()]
     found = measure_agreement([p["landmarks"] for p in points], truths)
-    row(stack.landmarker.name, *(number(one.median) for one in found.values()))
+    row(f"{stack.keypoints.landmarker}{stack.backend}", *(number(one.median) for one in found.values()))
 
 
 def print_fits(stack: Stack, points: list[Sample]) -> None:
@@ -220,7 +226,7 @@ def print_fits(stack: Stack, points: list[Sample]) -> None:
         values = [f"{left:.2f} {bias:+.1f}" for left, bias in zip(pose.unbiased, pose.bias, strict=True)] + [
             f"{one.mean:.2f} x{one.slope:.2f}" for one in motion.values()
         ]
-        row(f"{stack.landmarker.name}, {name}", *values)
+        row(f"{stack.keypoints.landmarker}{stack.backend}, {name}", *values)
 
 
 def print_yaws(stack: Stack) -> None:
@@ -237,9 +243,9 @@ def print_yaws(stack: Stack) -> None:
         found.append(np.isfinite(boxes).all(1).mean())
         placed.append(np.isfinite(off).mean())
         errors.append(100 * np.nanmean(off) if np.isfinite(off).any() else np.nan)
-    row(f"{stack.detector.name}: share found", *map(number, found))
-    row(f"{stack.landmarker.name}: share placed", *map(number, placed))
-    row(f"{stack.landmarker.name}: inner 51, % of the face", *map(number, errors))
+    row(f"{stack.keypoints.detector}{stack.backend}: share found", *map(number, found))
+    row(f"{stack.keypoints.landmarker}{stack.backend}: share placed", *map(number, placed))
+    row(f"{stack.keypoints.landmarker}{stack.backend}: inner 51, % of the face", *map(number, errors))
 
 
 def print_sizes(stack: Stack) -> None:
@@ -251,13 +257,12 @@ def print_sizes(stack: Stack) -> None:
             for faces, box in zip(stack.detector.detect(frames), boxes, strict=True)
         ]
         shares.append(float(np.mean(hits)))
-    row(f"{stack.detector.name}: share found", *map(number, shares))
+    row(f"{stack.keypoints.detector}{stack.backend}: share found", *map(number, shares))
 
 
 @pytest.mark.bench
 def test_faces_against_the_truth_they_were_rendered_from():
-    stacks = [load_stack(name) for name in STACKS if set(name.split("+")) <= set(NETS)]
-    assert stacks, f"none of {STACKS} is in models.perception.NETS"
+    stacks = [load_stack(name) for name in STACKS]
     points = [keypoints_of(stack) for stack in stacks]
     print(f"\n{RECORDINGS} rendered recordings of {len(rendered_clips()[0].frames)} frames, {SIDE} px")
     row("landmarks, % of the eyes' distance", "inner 51", "jaw", "brow", "nose", "eye", "mouth")
