@@ -33,6 +33,7 @@ from pipelines.nets import DLIB_REPLACEMENTS, PerceptionConfig
 from pipelines.preprocess.clips_config import ClipsConfig, CropViewConfig, default_crop_views
 from pipelines.preprocess.download import DownloadConfig
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig
+from pipelines.preprocess.identity import IdentityConfig
 from pipelines.preprocess.keypoints import KeypointsConfig
 from pipelines.preprocess.recordings import DataConfig
 from pipelines.preprocess.speech import SpeechFeaturesConfig
@@ -91,6 +92,7 @@ class RunConfig(Struct, frozen=True, kw_only=True):
         default_factory=lambda: {DEFAULT_INSTANCE_NAME: SpeechFeaturesConfig()}
     )
     views: dict[str, CropViewConfig] = field(default_factory=default_crop_views)
+    identity: IdentityConfig = field(default_factory=IdentityConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)

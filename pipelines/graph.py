@@ -3,15 +3,20 @@
   recordings ─ download ─ clips ─┬─ keypoints.<name> ─ fit3dmm.<name> ─┐
                                  ├─ speech.<name> ─────────────────────┼─ train.<model>.<phase> ... ┬─ generate ─ score ─ report
                                  │                                     ├─ pairs.<protocol> ─────────┘
-                                 └─ views.<name> ──────────────────────┴─ corpus (a page about the data)
+                                 ├─ views.<name> ──────────────────────┤
+                                 └─ identity ─ identity_check ─────────┴─ corpus (a page about the data)
 
-Evaluation, from pairs to the report, is in pipelines/eval/nodes.py.
+Evaluation, from pairs to the report, is in pipelines/eval/nodes.py; who is who, and the page about the data, in
+pipelines/corpus/nodes.py.
 
 Code is named as text: building the graph imports no stage, no network, no torch and no ray. To add a stage: a
 file in pipelines/preprocess and one `keyed(...)` here. A model appears through the spec in its folder, its
 phases as `train.<model>.<phase>`, keyed nodes of its own as `<node>.<model>`, with tables of units other than
 recordings (blocks of seeds, pairs of clips) as `<table>.<model>`; a model of released weights has one node,
 `release.<model>`, in place of its phases.
+
+Where a corpus asks for more than a report on leaks, `splits` stands behind `identity_check`, and training and
+pairs read the split of its recordings there.
 
 A run with several corpora has the nodes of each under `<node>@<corpus>`. Of the instances of a stage only
 those are there that a model reads, or that `also` asks for.
@@ -29,6 +34,7 @@ from models.phase_checks import PhaseSources
 from models.phase_checks import check_phase_sources as check_start
 from models.spec import FamilyFields, ModelSpec, SeedTable, unit_table_setting_paths
 from pipelines.config import RunConfig
+from pipelines.corpus.nodes import add_corpus_page, add_identity_check
 from pipelines.dataset import clip_pairs, seed_blocks
 from pipelines.engine.keys import lookup_setting
 from pipelines.engine.node import Graph, Read, UsedCheckpoints
@@ -63,8 +69,8 @@ FINGERPRINTED_TRAINING_FUNCTIONS = tuple(
 )
 """What a phase computes, beside what runs and reports it."""
 RESERVED_NODE_NAMES = (
-    "recordings", "download", "clips", "corpus", "train", "release", "pairs", "generate", "samples",
-    "features", "score", "report",
+    "recordings", "download", "clips", "identity", "identity_check", "splits", "corpus", "train", "release",
+    "pairs", "generate", "samples", "features", "score", "report",
 )  # fmt: skip
 """Stages, after which no node of a model may be called."""
 VALIDATION_METRIC_ENTRY_POINTS = ("pipelines.train.validation_metrics:compute_validation_metrics",)
@@ -76,6 +82,9 @@ def build_graph(config: RunConfig) -> Graph:
     run = GraphBuilder(config, Graph(), find_needed_instances(config))
     for corpus in run.needed:
         add_corpus_nodes(run, corpus)
+    for corpus in run.needed:  # which may be compared with the people of another one
+        add_identity_check(run, corpus)
+        add_corpus_page(run, corpus)
     for model in config.models:
         check_model_config(config.model_spec(model), model, config)
     trained: dict[str, dict[str, str]] = {}
@@ -130,7 +139,6 @@ def add_corpus_nodes(run: GraphBuilder, corpus: str) -> None:
 
     # fmt: on
     add_stages_after_clips(run, corpus)
-    add_corpus_page(run, corpus)
 
 
 def add_stages_after_clips(run: GraphBuilder, corpus: str) -> None:
@@ -152,6 +160,13 @@ def add_stages_after_clips(run: GraphBuilder, corpus: str) -> None:
                          for role, fields in fit.reads.items()},
                   writes=fit.writes, nets=fit.nets)
 
+    if keypoints_node := run.identity_keypoints_node(corpus):
+        run.add_stage("identity", corpus, "identity:embed_identity",
+                  reads={"clips": Read(clips, ("frames",)),
+                         "keypoints": Read(keypoints_node, ("landmarks",))},
+                  writes=("embeddings",), config=("identity.net", "identity.frames"),
+                  nets=config.identity.nets)
+
     for name in run.needed_instances("speech", corpus):
         net = config.speech[name].net
         run.add_stage("speech", corpus, "speech:encode_speech", instance=name,
@@ -171,22 +186,6 @@ def add_stages_after_clips(run: GraphBuilder, corpus: str) -> None:
                   rows={"split": view.splits} if view.splits else {},
                   packages=("pillow", "scipy", "av"), tools=("ffmpeg",))
 
-    # fmt: on
-
-
-def add_corpus_page(run: GraphBuilder, corpus: str) -> None:
-    """A page about the data, with the first instance of each stage."""
-    # fmt: off
-    fields = {"keypoints": ("landmarks",), "fit3dmm": ("angles", "fit_error", "exp_coeffs"),
-             "speech": ("speech",)}
-    first = {stage: next(iter(run.needed_instances(stage, corpus)), None) for stage in fields}
-    run.add_whole(run.corpus_node_name("corpus", corpus), "corpus.page_node:make_corpus_page", stage="corpus",
-              reads={"recordings": Read(run.corpus_node_name("recordings", corpus), ("id", "split")),
-                     "download": Read(run.corpus_node_name("download", corpus), ("probe",)),
-                     "clips": Read(run.corpus_node_name("clips", corpus), ("frames", "clip", "crop")),
-                     **{stage: Read(run.corpus_node_name(f"{stage}.{name}", corpus), fields[stage])
-                        for stage, name in first.items() if name}},
-              writes=("page",))
     # fmt: on
 
 
@@ -351,7 +350,7 @@ def add_unit_table(
     else:
         add_model_nodes(run, model, table.families, corpus, checkpoints)
         families = run.resolve_model_reads(model, dict.fromkeys(("clips", *table.families), ()), corpus)
-        recordings = Read(run.corpus_node_name("recordings", corpus), ("id", "split", "identity"))
+        recordings = Read(run.splits_node(corpus), ("id", "split", "identity"))
         run.add_whole(node, "dataset.clip_pairs:list_clip_pairs", stage=clip_pairs.CLIP_PAIRS_STAGE,
                   table=True, resources={}, reads={"recordings": recordings, **families},
                   writes=clip_pairs.CLIP_PAIR_COLUMNS,

@@ -20,6 +20,7 @@ clips exist) and the fields below. Plain `webdataset` reads every shard: a membe
 | confidence | npy | float32 (T,68) | of each, about 1 = sure, 0 = no face; fan*, mesh468* | keypoints |
 | score | npy | float32 (T,) | how surely there is a face, 0 where none | keypoints |
 | face_box | npy | float32 (T,4) | pixels of the clip, NaN where no face | keypoints |
+| embeddings | npy | float32 (K,D) | of K frames of the clip, K = 0 where no face | identity |
 | frame_at | npy | int32 (T,) | frame of the clip that each frame of the view shows | views.* |
 | affine | npy | float32 (T,2,3) | pixels of the clip -> pixels of the view | views.* |
 | id_coeffs | npy | float32 (n_id,) | sigmas, one vector a clip | fit3dmm |
@@ -145,7 +146,7 @@ FIELD_EXTENSIONS: dict[str, str] = {  # field -> extension; the docstring above 
     "video": "mp4", "probe": "json", "truth": "npz",
     "frames": "jpgs", "sound": "flac", "boxes": "npy", "crop": "npy", "clip": "json",
     "landmarks": "npy", "landmarks3d": "npy", "confidence": "npy", "score": "npy", "face_box": "npy",
-    "frame_at": "npy", "affine": "npy",
+    "embeddings": "npy", "frame_at": "npy", "affine": "npy",
     "id_coeffs": "npy", "exp_coeffs": "npy",
     "scale": "npy", "rotation": "npy", "translation": "npy", "angles": "npy", "fit_error": "npy",
     "fit_valid": "npy", "id_frames": "npy", "net_code": "npy", "net_crop": "npy",

@@ -40,7 +40,8 @@ def reached(graph, project_code):
 
 def test_the_nodes_are_those_of_the_design(graph):
     assert list(graph.nodes) == [
-        "recordings", "download", "clips", "keypoints.main", "fit3dmm.main", "speech.main", "corpus",
+        "recordings", "download", "clips", "keypoints.main", "fit3dmm.main", "identity", "speech.main",
+        "identity_check", "corpus",
         "train.fsrt.keypoints", "train.fsrt.warmup", "train.fsrt.perceptual", "train.fsrt.adversarial",
         "train.headgan.adversarial", "train.headgan.decay", "pairs.self",
         *(f"generate.{method}.self" for method in ("truth", "copy_source", "codec", "fsrt", "headgan")),
@@ -350,6 +351,7 @@ DISTRIBUTIONS = {
 NO_MATTER = {
     "clips": {"ffmpeg", "imageio_ffmpeg"},  # they find and call the tool, whose version is in the key
     "keypoints": {"av", "pillow"},  # they decode frames that are stored in another way than this run's
+    "identity": {"av", "pillow"},
     "corpus": {"av", "pillow"},
     "pairs": {"av", "pillow"},
     "train": {"av", "pillow"},  # and pillow writes the sample grid, which is only looked at

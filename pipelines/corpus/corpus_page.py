@@ -46,6 +46,10 @@ CORPUS_PAGE_CHARTS = {
         ("Eyes open, in eye distances", "", "eyes"),
     ),
 }
+FACES_NOT_COMPARED = (
+    '<p class="soft">Faces are not compared: <code>identity.net</code> is off, or the run has no landmarks. '
+    "Identities are what the source calls them.</p>"
+)
 POSE_MAP_DEGREES, POSE_MAP_STEP = (75, 45), 5
 """Yaw and pitch that the map of poses reaches, and the side of its cells."""
 
@@ -62,8 +66,11 @@ def clip_thumbnail(families: Mapping[str, Family], key: str) -> np.ndarray:
     return image
 
 
-def render_corpus_page(facts: CorpusStatistics, thumbnails: Sequence[tuple[str, np.ndarray]]) -> str:
-    """The whole page, one file. `thumbnails`: keys of clips and their pictures."""
+def render_corpus_page(
+    facts: CorpusStatistics, thumbnails: Sequence[tuple[str, np.ndarray]], who_is_who: str = ""
+) -> str:
+    """The whole page, one file. `thumbnails`: keys of clips and their pictures. who_is_who: HTML of that
+    section; empty = faces were not compared."""
     clips = facts.stage_counts("clips")
     identities = sum(split.identities for split in facts.splits)
     lead = (
@@ -80,6 +87,7 @@ def render_corpus_page(facts: CorpusStatistics, thumbnails: Sequence[tuple[str, 
         PageSection("road", "From list to clips", _road(facts)),
         PageSection("rejects", "Rejected", _reject_table(facts)),
         PageSection("splits", "Splits and identities", _split_table(facts) + _identity_table(facts)),
+        PageSection("people", "Who is who, by face", who_is_who or FACES_NOT_COMPARED),
         PageSection("duplicates", "Duplicates", _duplicate_table(facts)),
         PageSection("recordings", "Recordings", _size_table(facts) + _charts(facts, "Recordings")),
         PageSection("clips", "Clips", _share(facts) + _charts(facts, "Clips")),
@@ -155,7 +163,7 @@ def _split_table(facts: CorpusStatistics) -> str:
         named = escape_html(", ".join(facts.shared[:10]))
         text = f'<div class="note">{len(facts.shared)} identities are in more than one split: {named}</div>'
     else:
-        text = '<p class="soft small">Split by identity: no person is in two.</p>'
+        text = '<p class="soft small">Split by identity: no name is in two.</p>'
     rows = [
         [escape_html(s.name), f"{s.identities:,}", f"{s.recordings:,}", f"{s.clips:,}", format_hours(s.hours)]
         for s in facts.splits

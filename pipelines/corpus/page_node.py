@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipelines.corpus.corpus_page import clip_thumbnail, render_corpus_page
+from pipelines.corpus.identity_check import (
+    read_clip_rows,
+    read_duplicate_rows,
+    read_identity_rows,
+    read_summary,
+)
+from pipelines.corpus.identity_section import (
+    IdentityFindings,
+    findings_mlflow_metrics,
+    render_identity_section,
+)
+from pipelines.corpus.leaks import read_checked_splits, read_moved_identities
 from pipelines.corpus.statistics import (
     CORPUS_STATISTICS_STAGES,
     MAX_SAMPLED_CLIPS,
@@ -23,12 +36,18 @@ from pipelines.corpus.statistics import (
 from pipelines.dataset.recording_table import read_recordings, read_rejects
 
 if TYPE_CHECKING:
+    from pipelines.dataset.recording_table import Recording
     from pipelines.engine.node import NodeContext
+    from storage.families import Artifact
 
 
 def make_corpus_page(ctx: NodeContext) -> None:
     """The whole node: corpus.html and corpus.json."""
     rows, rejects = read_recordings(ctx.inputs["recordings"]), read_rejects(ctx.inputs["recordings"])
+    if "splits" in ctx.inputs:
+        split = read_checked_splits(ctx.inputs["splits"])
+        moved: list[Recording] = [{**row, "split": split[row["id"]]} for row in rows]
+        rows = moved
     artifacts = {name: ctx.inputs[name] for name in CORPUS_STATISTICS_STAGES if name in ctx.inputs}
     families = {name: artifact.open_family() for name, artifact in artifacts.items() if name != "download"}
     clips = families["clips"]
@@ -44,9 +63,25 @@ def make_corpus_page(ctx: NodeContext) -> None:
         unfitted=clips_without_fit(clips, families["fit3dmm"]) if "fit3dmm" in families else [],
     )
     thumbnails = [(key, clip_thumbnail(families, key)) for key in subsample_keys(clips.keys, THUMBNAIL_COUNT)]
-    (ctx.out / "corpus.html").write_text(render_corpus_page(facts, thumbnails))
+    findings = read_identity_findings(ctx.inputs)
+    who = render_identity_section(findings, lambda key: clip_thumbnail(families, key)) if findings else ""
+    (ctx.out / "corpus.html").write_text(render_corpus_page(facts, thumbnails, who))
     text = json.dumps(
         summarize_statistics(facts), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False
     )
     (ctx.out / "corpus.json").write_text(text + "\n")
-    ctx.log_metrics(corpus_mlflow_metrics(facts))
+    ctx.log_metrics(corpus_mlflow_metrics(facts) | (findings_mlflow_metrics(findings) if findings else {}))
+
+
+def read_identity_findings(inputs: Mapping[str, Artifact]) -> IdentityFindings | None:
+    """What `identity_check` found, and `splits` did; None where faces are not compared."""
+    if "identity_check" not in inputs:
+        return None
+    check = inputs["identity_check"]
+    return IdentityFindings(
+        summary=read_summary(check),
+        identities=read_identity_rows(check),
+        clips=read_clip_rows(check),
+        duplicates=read_duplicate_rows(check),
+        moved=read_moved_identities(inputs["splits"]) if "splits" in inputs else None,
+    )

@@ -35,9 +35,10 @@ def describe_empty_split(plans: Mapping[str, NodePlan], data: Mapping[str, DataC
     for name, plan in plans.items():
         if plan.node.stage == "recordings":
             corpus = plan.node.config["data.source"].split(".")[1]
-            readers = [
-                one for one, other in plans.items() if not other.has_artifact and name in other.node.upstream
-            ]
+            tables = {name, *(one for one, other in plans.items()
+                              if other.node.stage == "splits" and name in other.node.upstream)}  # fmt: skip
+            readers = [one for one, other in plans.items()
+                       if not other.has_artifact and tables & set(other.node.upstream)]  # fmt: skip
             if found := _empty_split(plan, readers, corpus, data[corpus]):
                 return found
     return ""

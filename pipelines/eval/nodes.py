@@ -151,9 +151,7 @@ class _ProtocolNodes(Struct, frozen=True):
     def _pairs(self) -> None:
         reads: dict[str, Read] = {}
         for side, corpus in self.sides.items():
-            reads[f"{side}recordings"] = Read(
-                self.run.corpus_node_name("recordings", corpus), ("id", "split")
-            )
+            reads[f"{side}recordings"] = Read(self.run.splits_node(corpus), ("id", "split"))
             families: dict[str, Read] = {}
             for model in self.models:
                 for role, read in self.run.resolve_model_reads(model.name, model.reads, corpus).items():

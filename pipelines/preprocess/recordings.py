@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from msgspec import Struct, defstruct, field
 
@@ -50,9 +50,14 @@ else:
     )
 
 
+LEAKS_REPORTED = "report"
+
+
 class DataConfig(SourceSettings, frozen=True, kw_only=True):
     """Besides these fields: `source`, the name of one of SOURCES, and under each one's name its own settings,
     of which those of the source in use count."""
+
+    as_before: ClassVar[Mapping[str, object]] = {"leaks": LEAKS_REPORTED}
 
     test_fraction: float = 0.1
     """Share of the identities held out for evaluation, where the source does not say; at least one if above
@@ -65,6 +70,9 @@ class DataConfig(SourceSettings, frozen=True, kw_only=True):
     """required: a recording without sound is rejected; optional: it gets silence."""
     pin: str | None = None
     """Name of a frozen corpus version to use in place of what the source lists now."""
+    leaks: Literal["report", "refuse", "move"] = LEAKS_REPORTED
+    """What to do about people of the test split whose faces are those of a training identity under another
+    name: show them on the corpus page, refuse to train and evaluate, or move them to the training split."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.test_fraction <= 1:

@@ -16,6 +16,8 @@ from pipelines.engine.node import Graph, Node, Read
 from pipelines.errors import UserError
 from pipelines.eval.protocols import EvaluationProtocol
 from pipelines.nets import collect_net_requirements
+from pipelines.preprocess.identity import NO_IDENTITY_NET
+from pipelines.preprocess.recordings import LEAKS_REPORTED
 from storage import shards
 from storage.frame_codec import FrameCodec
 
@@ -63,6 +65,9 @@ def find_needed_instances(config: RunConfig) -> NeededInstances:
                 own = getattr(protocol, f"{side}_data")
                 setting = f"eval.protocols.{name}.{side}_data" if own else "eval.data"
                 add_roles(corpus, model, driven_with, setting)
+    if config.identity.keypoints and config.identity.net != NO_IDENTITY_NET:
+        for corpus in found:
+            add(corpus, "keypoints", config.identity.keypoints, "identity.keypoints")
     sections = {section: stage for stage, section in STAGE_INSTANCE_SECTIONS.items()}
     for text in config.also:
         section, _, name = text.partition(".")
@@ -95,6 +100,16 @@ def evaluated_corpora(config: RunConfig) -> tuple[str, ...]:
     """The corpora that protocols take sources or drivings from."""
     protocols = config.eval.active_protocols.values()
     return tuple(dict.fromkeys(corpus for one in protocols for corpus in protocol_corpora(config, one)))
+
+
+def other_training_corpora(config: RunConfig, corpus: str) -> tuple[str, ...]:
+    """The corpora besides this one that models of the run are trained on, if this one is evaluated: their
+    people must not be in its test split either."""
+    if corpus not in evaluated_corpora(config):
+        return ()
+    trained = (getattr(config, model) for model in config.models)
+    names = dict.fromkeys(section.data for section in trained if not section.weights)
+    return tuple(name for name in names if name != corpus)
 
 
 def model_training_order(config: RunConfig) -> list[str]:
@@ -149,6 +164,20 @@ class GraphBuilder(Struct, frozen=True):
     def needed_instances(self, stage: str, corpus: str) -> Sequence[str]:
         return self.needed[corpus].get(stage, ())
 
+    def splits_node(self, corpus: str) -> str:
+        """The node that says in which split each recording is: where the run does more about leaks than
+        report them, not the source's word counts, but what became of it."""
+        leaks = self.config.data[corpus].leaks
+        return self.corpus_node_name("recordings" if leaks == LEAKS_REPORTED else "splits", corpus)
+
+    def identity_keypoints_node(self, corpus: str) -> str:
+        """The node whose landmarks place the faces that are compared; empty where none are."""
+        identity, instances = self.config.identity, self.needed_instances("keypoints", corpus)
+        name = identity.keypoints or next(iter(instances), "")
+        if not name or identity.net == NO_IDENTITY_NET:
+            return ""
+        return self.corpus_node_name(f"keypoints.{name}", corpus)
+
     def resolve_model_reads(self, model: str, roles: FamilyFields, corpus: str) -> dict[str, Read]:
         """Families by the roles in which a model reads them: the instances that its section names, and nodes
         of its own."""
@@ -177,7 +206,12 @@ class GraphBuilder(Struct, frozen=True):
         section, found = getattr(self.config, model), {}
         for table, units in self.config.model_spec(model).units_of_phase_tables(section, phase).items():
             role = RECORDINGS_TABLE if units == RECORDINGS_TABLE else units_table_role(table)
-            found[role] = Read(self.model_node_name(model, units, corpus), ("id", "split", "identity"))
+            node = (
+                self.splits_node(corpus)
+                if units == RECORDINGS_TABLE
+                else self.model_node_name(model, units, corpus)
+            )
+            found[role] = Read(node, ("id", "split", "identity"))
         return found
 
     def stage_config_paths(self, model: str, stages: Sequence[str]) -> dict[str, str]:
