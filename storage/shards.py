@@ -145,8 +145,8 @@ def payload_chunks(payload: Payload) -> Iterator[bytes]:
 FIELD_EXTENSIONS: dict[str, str] = {  # field -> extension; the docstring above says the rest
     "video": "mp4", "probe": "json", "truth": "npz",
     "frames": "jpgs", "sound": "flac", "boxes": "npy", "crop": "npy", "clip": "json",
-    "landmarks": "npy", "landmarks3d": "npy", "confidence": "npy", "score": "npy", "face_box": "npy",
-    "embeddings": "npy", "frame_at": "npy", "affine": "npy",
+    "landmarks": "npy", "landmarks3d": "npy", "dense": "npy", "iris": "npy", "confidence": "npy",
+    "score": "npy", "face_box": "npy", "embeddings": "npy", "frame_at": "npy", "affine": "npy",
     "id_coeffs": "npy", "exp_coeffs": "npy",
     "scale": "npy", "rotation": "npy", "translation": "npy", "angles": "npy", "fit_error": "npy",
     "fit_valid": "npy", "id_frames": "npy", "net_code": "npy", "net_crop": "npy",

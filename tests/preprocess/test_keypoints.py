@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.perception import NETS
+from models.perception import NETS, net_on_backend
 from models.perception.interfaces import InferenceSettings, LandmarkPrediction
 from pipelines.errors import Rejected
 from pipelines.preprocess.keypoints import (
@@ -221,13 +221,17 @@ def test_a_recording_is_rejected_only_after_its_last_clip():
 
 
 # --- fields and settings ------------------------------------------------------------------------------------
-@pytest.mark.parametrize("landmarker", ["dlib68", "dlib68_precise", "fan2d", "fan2d_flip", "fan25d", "fan3d"])
-@pytest.mark.parametrize("detector", ["dlib_hog", "dlib_ladder", "s3fd", "clip"])
+@pytest.mark.parametrize(
+    "landmarker",
+    ["dlib68", "dlib68_precise", "fan2d", "fan2d_flip", "fan25d", "fan3d", "mesh468", "mesh468_iris"],
+)
+@pytest.mark.parametrize("detector", ["dlib_hog", "dlib_ladder", "s3fd", "clip", "mp_face"])
 def test_every_choice_names_known_nets_fields_and_packages(detector, landmarker):
     config = KeypointsConfig(detector=detector, landmarker=landmarker)
-    assert set(config.nets) <= set(NETS)
+    nets = [net_on_backend(net, "litert") for net in config.nets]
+    assert set(nets) <= set(NETS)
     assert {*config.reads, *config.writes} <= set(FIELD_EXTENSIONS)
-    packages = {package for net in config.nets for package in NETS[net].packages}
+    packages = {package for net in nets for package in NETS[net].packages}
     assert ("face-alignment" in packages) == ("fan" in landmarker or detector == "s3fd")
     assert ("dlib-bin" in packages) == (detector.startswith("dlib") or landmarker.startswith("dlib"))
 
