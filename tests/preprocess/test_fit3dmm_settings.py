@@ -20,6 +20,7 @@ OF_NETS = {"deca": "flame", "deep3d": "bfm_deep3d"}
         {},
         {"identity": "frame"},
         {"backend": "algorithm1", "points": "landmarks3d"},
+        {"backend": "algorithm1", "points": "dense"},
         {"backend": "deca", "model": "flame"},
         {"backend": "deep3d", "model": "bfm_deep3d"},
     ],
