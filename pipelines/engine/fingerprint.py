@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from pipelines.engine.keys import dict_difference, hash_json, lookup_setting, make_config_view, to_json_value
 from pipelines.engine.node import Node
+from pipelines.engine.setting_renames import SettingRenames
 from pipelines.engine.source_code import ReachedSymbol, SourceSymbolIndex
 
 KEY_SCHEME = 3
@@ -55,12 +56,7 @@ def compute_fingerprint_components(node: Node, config: Any, env: KeyEnvironment)
         values.pop(node.resumable_budget)
     return Fingerprint(
         node=node.stage,
-        config={
-            setting_path_before_renames(path, env.renamed): setting_value_before_renames(
-                path, value, env.renamed_values
-            )
-            for path, value in values.items()
-        },
+        config=dict(env.renamed.former(path, value) for path, value in values.items()),
         code=env.code.digest(list_code_entry_points(node, config, env.code)),
         weights={name: env.weights(name) for name in node.weights},
         tools={name: env.tool(name) for name in node.tools},
@@ -105,33 +101,6 @@ def _not_in_key(value: Struct) -> set[str]:
     return instances | same
 
 
-def setting_path_before_renames(path: str, renamed: Mapping[str, str]) -> str:
-    """The path that a setting had when it first was in a key: `renamed` maps today's path, in which `*`
-    stands for any one part, to the last part of the old one."""
-    parts = path.split(".")
-    for cut in range(1, len(parts) + 1):
-        for now, before in renamed.items():
-            if _fits(now.split("."), parts[:cut]):
-                parts[cut - 1] = before
-    return ".".join(parts)
-
-
-def setting_value_before_renames(path: str, value: Any, renamed: Mapping[str, Mapping[str, str]]) -> Any:
-    """The value that said the same when the setting first was in a key: `renamed` maps today's path, in which
-    `*` stands for any one part, to today's values -> the old ones."""
-    if isinstance(value, str):
-        for pattern, values in renamed.items():
-            if _fits(pattern.split("."), path.split(".")):
-                return values.get(value, value)
-    return value
-
-
-def _fits(pattern: Sequence[str], parts: Sequence[str]) -> bool:
-    return len(pattern) == len(parts) and all(
-        p in ("*", part) for p, part in zip(pattern, parts, strict=True)
-    )
-
-
 def list_code_entry_points(node: Node, config: Any, code: SourceSymbolIndex) -> list[str]:
     """Where the node's code starts: its function, the code it finds by name, the methods of its settings."""
     loaders = [use.loader for use in node.uses.values()]
@@ -173,13 +142,17 @@ _VERSION = re.compile(r"^Version: *(\S+)", re.MULTILINE)
 
 
 def describe_key_difference(
-    old: Fingerprint, new: Fingerprint, code: Sequence[str] = (), paths: Mapping[str, str] | None = None
+    old: Fingerprint,
+    new: Fingerprint,
+    code: Sequence[str] = (),
+    paths: Mapping[str, str] | None = None,
+    renamed: SettingRenames = SettingRenames(),  # noqa: B008
 ) -> list[str]:
     """The difference of two keys in the user's words, most telling first. code: what `changed_symbols` says.
     paths: `Node.config`."""
+    before, after = (settings_in_run(one.config, paths or {}, renamed) for one in (old, new))
     found = [
-        f"config {setting_path_in_run(name, paths or {})} {_short(was)} -> {_short(now)}"
-        for name, was, now in dict_difference(old.config, new.config)
+        f"config {name} {_short(was)} -> {_short(now)}" for name, was, now in dict_difference(before, after)
     ]
     found += [f"code {one}" for one in code] if old.code != new.code else []
     found += [f"weights {name}" for name, _, _ in dict_difference(old.weights, new.weights)]
@@ -191,8 +164,17 @@ def describe_key_difference(
     return found
 
 
+def settings_in_run(
+    held: Mapping[str, Any], paths: Mapping[str, str], renamed: SettingRenames
+) -> dict[str, Any]:
+    """The settings that a key holds, by their paths in the run file and with its values. paths:
+    `Node.config`."""
+    todays = (renamed.current(name, value) for name, value in held.items())
+    return {setting_path_in_run(name, paths): value for name, value in todays}
+
+
 def setting_path_in_run(name: str, paths: Mapping[str, str]) -> str:
-    """Where the run file has a setting that a key holds. paths: as a node reads it -> in the run."""
+    """Where the run file has a setting of a node. paths: as the node reads it -> in the run."""
     for path, actual in paths.items():
         if name == path or name.startswith(f"{path}."):
             return f"{actual}{name.removeprefix(path)}"
@@ -259,7 +241,4 @@ class KeyEnvironment(Struct, frozen=True):
     """Tool name -> version line."""
     package: Callable[[str], str] = field(default_factory=lambda: cache(package_version))
     """Distribution name -> version."""
-    renamed: Mapping[str, str] = field(default_factory=dict)
-    """Settings that got a new name (`setting_path_before_renames`)."""
-    renamed_values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Settings whose values got new names (`setting_value_before_renames`)."""
+    renamed: SettingRenames = field(default_factory=SettingRenames)

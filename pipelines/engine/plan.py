@@ -140,7 +140,7 @@ class Planner:
             accepted = plan.node_key != now.key  # this code was accepted as equal
             unchanged = accepted or last.fingerprint.code == now.code
             code = () if unchanged else self.changed_symbols(plan, last)
-            found = describe_key_difference(last.fingerprint, now, code, plan.node.config)
+            found = describe_key_difference(last.fingerprint, now, code, plan.node.config, self.env.renamed)
         known = sorted(last.inputs.keys() & inputs.keys())
         found += [f"input {n} changed" for n in known if last.inputs[n] != inputs[n]]
         found += [f"input {n} is new" for n in sorted(inputs.keys() - last.inputs.keys())]

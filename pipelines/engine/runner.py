@@ -20,7 +20,7 @@ from pipelines.engine.fingerprint import (
     describe_closure,
     node_config,
     resolve_entry_point,
-    setting_path_in_run,
+    settings_in_run,
 )
 from pipelines.engine.keys import hash_json, to_json_value
 from pipelines.engine.node import Node
@@ -351,7 +351,7 @@ class Runner:
     def _started_event(self, plan: NodePlan, plans: Mapping[str, NodePlan]) -> dict[str, Any]:
         node, made_of = plan.node, plan.fingerprint
         assert made_of is not None
-        params = {setting_path_in_run(name, node.config): value for name, value in made_of.config.items()}
+        params = settings_in_run(made_of.config, node.config, self.planner.env.renamed)
         return {
             "type": "node_started", "node": node.name, "stage": node.stage, "kind": node.kind,
             "key": plan.key, "node_key": plan.node_key, "reasons": plan.reasons, "params": params,

@@ -19,6 +19,7 @@ from pipelines.engine.fingerprint import KeyEnvironment, package_version, resolv
 from pipelines.engine.keys import hash_json
 from pipelines.engine.node import Graph
 from pipelines.engine.plan import Planner, PlanOptions
+from pipelines.engine.setting_renames import SettingRenames
 from pipelines.engine.source_code import SourceSymbolIndex
 from pipelines.errors import UserError
 from pipelines.graph import build_graph
@@ -91,8 +92,7 @@ class RunSession:
             weights=lambda name: weight_files.pinned_sha256(self.store, find_third_party_weights(name)),
             tool=lambda name: resolve_entry_point(TOOL_VERSION_FUNCTIONS[name])(),
             package=self.package_version,
-            renamed=old_settings.FORMER_SETTING_NAMES,
-            renamed_values=old_settings.FORMER_SETTING_VALUES,
+            renamed=SettingRenames(old_settings.FORMER_SETTING_NAMES, old_settings.FORMER_SETTING_VALUES),
         )
 
     def package_version(self, name: str) -> str:

@@ -9,9 +9,9 @@ from pipelines.engine.fingerprint import (
     KeyEnvironment,
     compute_fingerprint_components,
     describe_key_difference,
-    setting_path_before_renames,
-    setting_value_before_renames,
+    settings_in_run,
 )
+from pipelines.engine.setting_renames import SettingRenames
 from pipelines.graph import build_graph
 from pipelines.runs.old_settings import FORMER_SETTING_NAMES, FORMER_SETTING_VALUES
 from pipelines.runs.session import open_project_source_code
@@ -19,31 +19,7 @@ from pipelines.runs.session import open_project_source_code
 RUNS = Path(__file__).parents[2] / "configs/run"
 
 
-@pytest.mark.parametrize(
-    ("path", "before"),
-    [
-        ("fsrt.speed", "fsrt.rate"),
-        ("fsrt.speed.limit", "fsrt.rate.limit"),
-        ("fsrt.net.speed", "fsrt.net.speed"),
-        ("speed", "speed"),
-    ],
-)
-def test_a_star_of_a_renamed_setting_stands_for_one_part(path, before):
-    assert setting_path_before_renames(path, {"*.speed": "rate"}) == before
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "before"),
-    [
-        ("fsrt.net", "new", "old"),
-        ("fsrt.net", "other", "other"),
-        ("fsrt.net", 3, 3),
-        ("fsrt.part.net", "new", "new"),
-        ("fsrt.other", "new", "new"),
-    ],
-)
-def test_only_the_values_of_the_setting_itself_keep_their_old_names(path, value, before):
-    assert setting_value_before_renames(path, value, {"*.net": {"new": "old"}}) == before
+RENAMES = SettingRenames(FORMER_SETTING_NAMES, FORMER_SETTING_VALUES)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +29,7 @@ def settings_in_key():
 
     def found(node, file, *sets):
         config = load_config(RUNS / file, sets).config
-        env = KeyEnvironment(code, renamed=FORMER_SETTING_NAMES, renamed_values=FORMER_SETTING_VALUES)
+        env = KeyEnvironment(code, renamed=RENAMES)
         return compute_fingerprint_components(build_graph(config)[node], config, env)
 
     return found
@@ -80,4 +56,6 @@ def test_another_perceptual_net_makes_the_phases_that_weigh_the_loss_stale(setti
 
     (warmup, before), (same, now) = keys("vgg19_random"), keys("efficientnet_lite0")
     assert warmup == same
-    assert describe_key_difference(before, now)[0] == "config fsrt.vgg19 random -> efficientnet_lite0"
+    told = describe_key_difference(before, now, paths={"fsrt": "other"}, renamed=RENAMES)
+    assert told[0] == "config other.perceptual_net vgg19_random -> efficientnet_lite0"
+    assert settings_in_run(before.config, {}, RENAMES)["fsrt.perceptual_net"] == "vgg19_random"

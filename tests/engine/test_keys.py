@@ -12,6 +12,7 @@ from msgspec import Struct, defstruct
 
 from pipelines.engine.fingerprint import KeyEnvironment, compute_fingerprint_components
 from pipelines.engine.node import Node
+from pipelines.engine.setting_renames import SettingRenames
 from pipelines.engine.source_code import SourceSymbolIndex
 
 EDITS = (
@@ -130,7 +131,7 @@ def keys(tmp_path, monkeypatch):
         code = SourceSymbolIndex(
             root, ("PKG",), outside=("PKG.captions",), renamed={"speed": "rate"} if renamed else {}
         )
-        env = KeyEnvironment(code, renamed=renamed)
+        env = KeyEnvironment(code, renamed=SettingRenames(renamed))
         return {
             name: compute_fingerprint_components(node, config(on), env).key for name, node in NODES.items()
         }
