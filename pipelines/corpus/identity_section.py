@@ -21,7 +21,8 @@ from pipelines.figures import picture_grids
 from pipelines.figures.html import escape_html, render_table
 
 FALSE_NAME_RATE = 1 / 1000
-"""Share of pairs of different people that the threshold is set to take for one, at most."""
+"""Share of pairs of different people that are taken for one at the threshold that is set by default
+(tests/bench/bench_identity_leaks.py)."""
 MAX_LISTED_PEOPLE, MAX_LISTED_CLIPS = 20, 20
 MAX_PICTURED = 6
 """Rows of each table that are pictured with pictures."""
@@ -71,9 +72,10 @@ def render_identity_section(findings: IdentityFindings, picture: Picture) -> str
         f'<p class="soft small">Faces are compared with <code>{escape_html(summary.net)}</code>. The '
         "distance of two identities says how much better their clips fit two people than one, given how much "
         "people and recordings of this corpus differ (a log likelihood ratio a dimension of the embedding): "
-        f"below 0 one person is likelier. Up to {summary.threshold:g} two names are taken for one person. At "
-        "most 1 in 1,000 pairs of different people is as near by chance: of the "
-        f"{summary.compared_pairs:,} pairs here up to {expected:,.1f}. {DEMOGRAPHIC_NOTE}</p>"
+        f"below 0 one person is likelier. Up to {summary.threshold:g} two names are taken for one person. "
+        "About 1 in 1,000 pairs of different people is as near by chance, up to 3 where each has a single "
+        f"short clip: of the {summary.compared_pairs:,} pairs here some {expected:,.1f}. "
+        f"{DEMOGRAPHIC_NOTE}</p>"
     )
     return "".join((
         lead,

@@ -55,7 +55,7 @@ def test_leaks_come_first_with_both_faces(findings):
 
 def test_it_says_how_many_false_names_are_expected_and_whom_the_net_confuses(findings):
     text, _ = render(findings)
-    assert "4,000 pairs here up to 4.0" in text
+    assert "4,000 pairs here some 4.0" in text
     assert "East Asian" in text
 
 
