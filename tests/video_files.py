@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 
 from models.perception.faces import dlib_faces
+from models.perception.faces.blazeface import load_mp_face_litert
+from models.perception.faces.face_mesh import load_mesh468_iris_litert
+from models.weights import find_third_party_weights
 from pipelines.cluster.runtime import RuntimeConfig
 from pipelines.media import ffmpeg_path
+from storage.weight_files import find_packaged_file
 
 RUNTIME = RuntimeConfig()
 
@@ -76,7 +80,13 @@ def predictor():
 
 @pytest.fixture(scope="session")
 def nets(predictor):
+    mediapipe = {
+        name: find_packaged_file(find_third_party_weights(name))
+        for name in ("mp_face_short", "mp_face_full", "mp_mesh468", "mp_iris")
+    }
     return {
+        "mp_face": load_mp_face_litert(mediapipe),
+        "mesh468_iris": load_mesh468_iris_litert(mediapipe),
         "dlib_hog": dlib_faces.load_hog_detector({}),
         "dlib68": dlib_faces.load_dlib_landmarker({"dlib_sp68": predictor}),
     }

@@ -37,7 +37,7 @@ class ModelWeightsLocation:
     """{"": model.safetensors}, or imported released files by their ids."""
     clips: ClipsConfig
     """How its training clips were cut, as far as that is known."""
-    landmarker: str = "dlib68"
+    landmarker: str = "mesh468_iris"
     """In models.perception.NETS: the landmarker of its training clips, as far as that is known."""
     fits: str = "landmarks"
     """Backend of fit3dmm, likewise."""

@@ -112,8 +112,7 @@ def _detect(image: Image.Image, detector: FaceDetector) -> np.ndarray:
         small = image if zoom == 1 else image.resize(size, Image.Resampling.BOX)
         found = detector.detect(np.asarray(small)[None])[0]
         if len(found) or zoom == 1:
-            scale = np.array([image.width / size[0], image.height / size[1]] * 2 + [1.0])
-            return found * scale
+            return found[:, :5] * [*[image.width / size[0], image.height / size[1]] * 2, 1.0]
     return np.zeros((0, 5))
 
 

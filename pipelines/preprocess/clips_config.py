@@ -38,7 +38,7 @@ class ClipsConfig(Struct, frozen=True, kw_only=True):
     increase: float = 0.1
     """voxceleb rules: growth of what a found face's boxes cover on each side, in its sides. Boxes given by
     the source bring their growth along."""
-    detector: Literal["mp_face", "dlib_hog", "dlib_ladder", "s3fd"] = "dlib_hog"
+    detector: Literal["mp_face", "dlib_hog", "dlib_ladder", "s3fd"] = "mp_face"
     """Net that finds faces where the source gives no tracks. mp_face: MediaPipe's detectors, for near, far
     and small faces, and in profile; dlib_ladder tries a CNN where HOG sees none."""
     detect_every: int = 5

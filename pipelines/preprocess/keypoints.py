@@ -27,13 +27,15 @@ EXTRA_LANDMARKER_OUTPUT_FIELDS = {
     "mesh468_iris": ("confidence", "landmarks3d", "dense", "iris"),
 }
 """What a landmarker says besides the landmarks."""
+NETS_WITH_DTYPE = ("fan", "s3fd")
+"""How the nets that `dtype` is for begin."""
 WHOLE_PIXEL_FIELDS = ("landmarks", "landmarks3d")
 FACES_PER_LANDMARK_BATCH = 32
 """Faces placed at once to find the largest of several in their frames."""
 
 
 class KeypointsConfig(Struct, frozen=True, kw_only=True):
-    detector: Literal["mp_face", "dlib_hog", "dlib_ladder", "s3fd", "clip"] = "dlib_hog"
+    detector: Literal["mp_face", "dlib_hog", "dlib_ladder", "s3fd", "clip"] = "mp_face"
     """Net that finds the face again in the crop: landmarks want its box, not the one that the source gave.
     clip: no net, the boxes that the clip was cut by; for fan* (dlib68 wants boxes such as dlib_hog's) and for
     sources with a face box in every frame (a CSV of crops has one for the whole clip)."""
@@ -46,7 +48,7 @@ class KeypointsConfig(Struct, frozen=True, kw_only=True):
         "fan2d_flip",
         "fan25d",
         "fan3d",
-    ] = "dlib68"
+    ] = "mesh468_iris"
     """Net that places the landmarks. mesh468: MediaPipe's 468 points, and 68 of them; mesh468_iris: with the
     eyelids, which the mesh alone does not see close (models/perception/faces/face_mesh.py). dlib68_precise
     jitters 30 % less than dlib68 and makes the stage three times as slow. fan*: face-alignment, see
@@ -99,9 +101,10 @@ def find_keypoints(
     last clip, when none of the recording's clips shows a face."""
     detector = None if config.detector == EXISTING_CLIP_BOXES else cast("FaceDetector", nets[config.detector])
     landmarker = cast("Landmarker", nets[config.landmarker])
-    for net in (detector, landmarker):
+    for name, net in ((config.detector, detector), (config.landmarker, landmarker)):
         if isinstance(net, InferenceConfigurable):
-            net.configure_inference(perception_inference_settings(runtime, config.dtype))
+            dtype = config.dtype if name.startswith(NETS_WITH_DTYPE) else "float32"
+            net.configure_inference(perception_inference_settings(runtime, dtype))
     clips = seen = 0
     for clip in inputs["clips"]:
         sample = _keypoints(clip, config, detector, landmarker)

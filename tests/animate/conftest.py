@@ -69,7 +69,7 @@ def source(face, tmp_path_factory):
 @pytest.fixture(scope="session")
 def nets(tmp_path_factory):
     store = Store(str(tmp_path_factory.mktemp("store")))
-    return load_perception_nets({"detector": "dlib_hog", "landmarker": "dlib68"}, store, "cpu")
+    return load_perception_nets({"detector": "mp_face", "landmarker": "mesh468_iris"}, store, "cpu")
 
 
 @pytest.fixture

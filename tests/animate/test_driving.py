@@ -95,7 +95,7 @@ def test_a_picture_that_moves_drives_as_a_video_where_ffmpeg_reads_it(make, movi
 def test_a_source_without_a_face_is_an_error(make, videos, tmp_path):
     path = tmp_path / "wall.png"
     Image.new("RGB", (200, 100), (90, 90, 90)).save(path)
-    with pytest.raises(UserError, match=r"wall\.png: dlib_hog sees no face in its 200 x 100 pixels"):
+    with pytest.raises(UserError, match=r"wall\.png: mp_face sees no face in its 200 x 100 pixels"):
         make(videos["silent"], [path])
 
 

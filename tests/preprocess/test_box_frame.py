@@ -74,7 +74,7 @@ def test_rounding_proves_nothing(copy, edge):
 
 def test_a_box_about_a_face_may_leave_its_own_frame(copy, nets):
     given = [track(1, (320, 20, 660, 170))]
-    assert find_box_frame_size(copy, media.probe_file(copy), given, SETTINGS, nets["dlib_hog"]) == (
+    assert find_box_frame_size(copy, media.probe_file(copy), given, SETTINGS, nets["mp_face"]) == (
         given,
         None,
     )

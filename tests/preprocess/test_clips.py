@@ -49,7 +49,7 @@ def test_a_clip_has_its_fields_on_one_clock(clip):
     assert clip["sound"].shape == (75 * 640,)
     assert clip["boxes"].shape == clip["crop"].shape == (75, 4)
     assert clip["boxes"].dtype == clip["crop"].dtype == clip["sound"].dtype == np.float32
-    assert (clip["clip"]["detector"], clip["clip"]["detected"]) == ("dlib_hog", 1.0)
+    assert (clip["clip"]["detector"], clip["clip"]["detected"]) == ("mp_face", 1.0)
 
 
 def test_the_box_follows_the_face_and_the_crop_stands_still(clip):

@@ -105,7 +105,7 @@ def test_of_two_faces_the_larger_is_taken(portrait, nets):
             [np.array([[40, 62, 86, 108, 2.0], [240, 64, 340, 164, 1.0]], np.float32)] * len(images)
         ),
     )
-    (found,) = keypoints_of([clip_of(frames)], CONFIG, {**nets, "dlib_hog": detector})
+    (found,) = keypoints_of([clip_of(frames)], CONFIG, {**nets, "mp_face": detector})
     assert (found["face_box"][:, 0] == 240).all()
 
 
@@ -120,7 +120,7 @@ def test_the_largest_face_is_taken_in_each_frame_by_itself():
         ],
     )
     frames = np.zeros((40, 96, 96, 3), np.uint8) + np.arange(40, dtype=np.uint8)[:, None, None, None]
-    nets = {"dlib_hog": detector, "dlib68": Corners()}
+    nets = {"mp_face": detector, "mesh468_iris": Corners()}
     (found,) = keypoints_of([clip_of(frames)], config_of(detect_every=1), nets)
     assert (found["face_box"][:20, 0] == 50).all()
     assert (found["face_box"][20:, 0] == 10).all()
@@ -203,7 +203,7 @@ def test_a_clip_is_given_away_before_the_next_is_read():
             yield clip_of(grey(4))
 
     stage = find_keypoints(
-        {"clips": clips()}, CONFIG, {"dlib_hog": Here(1, 2, 30, 40, 1), "dlib68": Corners()}, RUNTIME
+        {"clips": clips()}, CONFIG, {"mp_face": Here(1, 2, 30, 40, 1), "mesh468_iris": Corners()}, RUNTIME
     )
     next(stage)
     assert read == [0]
@@ -212,7 +212,7 @@ def test_a_clip_is_given_away_before_the_next_is_read():
 
 
 def test_a_recording_is_rejected_only_after_its_last_clip():
-    nets = {"dlib_hog": Here(1, 2, 30, 40, 1), "dlib68": Corners()}
+    nets = {"mp_face": Here(1, 2, 30, 40, 1), "mesh468_iris": Corners()}
     stage = find_keypoints({"clips": [clip_of(grey(4, 0)), clip_of(grey(4, 0))]}, CONFIG, nets, RUNTIME)
     assert np.isnan(next(stage)["landmarks"]).all()
     assert np.isnan(next(stage)["landmarks"]).all()
@@ -237,10 +237,10 @@ def test_every_choice_names_known_nets_fields_and_packages(detector, landmarker)
 
 
 def test_the_stage_writes_the_fields_that_the_landmarker_has():
-    nets = {"dlib_hog": Here(1, 2, 30, 40, 1), "dlib68": Corners(), "fan3d": Deep()}
-    (flat,) = keypoints_of([clip_of(grey(4))], CONFIG, nets, RUNTIME)
+    nets = {"mp_face": Here(1, 2, 30, 40, 1), "dlib68": Corners(), "fan3d": Deep()}
+    (flat,) = keypoints_of([clip_of(grey(4))], config_of(landmarker="dlib68"), nets, RUNTIME)
     (deep,) = keypoints_of([clip_of(grey(4))], config_of(landmarker="fan3d"), nets)
-    assert set(flat) == {"__key__", *KeypointsConfig().writes}
+    assert set(flat) == {"__key__", *KeypointsConfig(landmarker="dlib68").writes}
     assert set(deep) == {"__key__", *KeypointsConfig(landmarker="fan3d").writes}
     assert deep["confidence"].shape == (4, 68)
     assert deep["landmarks3d"].shape == (4, 68, 3)
@@ -248,7 +248,7 @@ def test_the_stage_writes_the_fields_that_the_landmarker_has():
 
 
 def test_whole_pixels_are_truncated_and_depth_is_not():
-    nets = {"dlib_hog": Here(1.6, 2.3, 30.7, 40.1, 1), "fan3d": Deep()}
+    nets = {"mp_face": Here(1.6, 2.3, 30.7, 40.1, 1), "fan3d": Deep()}
     (fine,) = keypoints_of([clip_of(grey(4))], config_of(landmarker="fan3d"), nets)
     (whole,) = keypoints_of([clip_of(grey(4))], config_of(landmarker="fan3d", whole_pixels=True), nets)
     assert (whole["landmarks"] == np.trunc(fine["landmarks"])).all()
@@ -261,7 +261,7 @@ def test_nets_in_torch_are_told_where_to_run_and_how():
     net = Deep()
     runtime = SimpleNamespace(gpu_share=0.25, net_batch=16, net_compile=True)
     config = KeypointsConfig(landmarker="fan3d", dtype="bfloat16")
-    keypoints_of([clip_of(grey(4))], config, {"dlib_hog": Here(1, 2, 30, 40, 1), "fan3d": net}, runtime)
+    keypoints_of([clip_of(grey(4))], config, {"mp_face": Here(1, 2, 30, 40, 1), "fan3d": net}, runtime)
     assert net.told == (InferenceSettings(device="cuda", dtype="bfloat16", batch=16, compile=True),)
     assert perception_inference_settings(RUNTIME, "float32") == InferenceSettings()
 
@@ -271,7 +271,7 @@ def test_the_boxes_of_the_clip_need_no_detector():
     boxes = np.array([[110, 60, 160, 110], [120, 60, 170, 110], [np.nan] * 4], np.float32)
     crop = np.array([[100, 50, 300, 150]] * 3, np.float32)
     clip = clip_of(grey(3)) | {"boxes": boxes, "crop": crop}
-    (found,) = keypoints_of([clip], config_of(detector="clip"), {"dlib68": Corners()})
+    (found,) = keypoints_of([clip], config_of(detector="clip"), {"mesh468_iris": Corners()})
     np.testing.assert_allclose(
         found["face_box"][:2], [[3.2, 6.4, 19.2, 38.4], [6.4, 6.4, 22.4, 38.4]], rtol=1e-6
     )
@@ -370,7 +370,7 @@ def test_smoothing_is_off_unless_asked_for():
             landmarks=rng.normal(size=(len(frames), 68, 2)).astype(np.float32)
         )
     )
-    nets = {"dlib_hog": Here(1, 2, 30, 40, 1), "dlib68": jittery}
+    nets = {"mp_face": Here(1, 2, 30, 40, 1), "mesh468_iris": jittery}
     (rough,) = keypoints_of([clip_of(grey(200))], CONFIG, nets, RUNTIME)
     (smooth,) = keypoints_of([clip_of(grey(200))], config_of(smoothing="gaussian"), nets)
     assert rough["landmarks"].std() == pytest.approx(1, abs=0.02)

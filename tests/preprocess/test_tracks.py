@@ -208,7 +208,7 @@ def view(portrait, frames, dark=(), white=()):
 
 
 def found(path, settings, nets, embedder=None):
-    return detect_tracks(path, media.probe_file(path), settings, nets["dlib_hog"], embedder)
+    return detect_tracks(path, media.probe_file(path), settings, nets["mp_face"], embedder)
 
 
 def test_a_scene_cut_parts_a_track_on_its_frame(portrait, tmp_path, helpers, nets):
@@ -280,7 +280,7 @@ def test_two_strange_looks_in_a_row_are_another_person(values, parts):
 
 # --- where faces are looked for -----------------------------------------------------------------------------
 def searched(path, nets, span, **probed):
-    return detect_tracks(path, media.probe_file(path) | probed, BASE, nets["dlib_hog"], span=span)
+    return detect_tracks(path, media.probe_file(path) | probed, BASE, nets["mp_face"], span=span)
 
 
 def test_faces_are_found_inside_the_span_only(face_video, nets):

@@ -1,8 +1,9 @@
 """MediaPipe's face detectors (BlazeFace, Bazarevsky et al. 2019): boxes, and the line of the eyes.
 
 `short` (128 px) sees faces of a seventh of the square it is shown and more, `full` (192 px) of a fifteenth.
-A frame is shown to `short`; where that finds nothing, to `full`; where that finds nothing in a frame that is
-long or large, its overlapping squares are. What is found counts as a face where the face mesh says so.
+A frame is shown to `short`; where that finds nothing, or is not sure, to `full`; where that is not sure
+either, and the frame is long or large, its overlapping squares are. What is found counts as a face where the
+face mesh says so.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from models.perception.tflite_net import TorchTfliteNet
 SHORT_RANGE_NET = TfliteSignature(128, ((896, 16), (896, 1)))
 FULL_RANGE_NET = TfliteSignature(192, ((2304, 16), (2304, 1)))
 SCORE_THRESHOLD = 0.5
+SURE_SCORE = 0.75
+"""Close faces score 0.87 and more. Less is also what `short` gives a small portrait, head and shoulders taken
+for one face: then the next detector is asked too, and the surer answer counts."""
 LOGIT_LIMIT = 80.0
 NMS_OVERLAP = 0.3
 """Boxes whose intersection is a larger part of their union are one face."""
@@ -153,12 +157,13 @@ class BlazeFaceDetector:
         tiled = longer > TILE_ASPECT * shorter or longer > TILE_LONGEST_SIDE
         found = [np.zeros((0, 17))] * len(images)
         for step in (self._short_range, self._full_range, *[self._full_range_tiles] * tiled):
-            rest = [n for n, rows in enumerate(found) if not len(rows)]
+            rest = [n for n, rows in enumerate(found) if _best_score(rows) < SURE_SCORE]
             if not rest:
                 break
             chosen = images if len(rest) == len(images) else images[rest]
             for n, rows in zip(rest, self._present(chosen, step(chosen)), strict=True):
-                found[n] = rows
+                if _best_score(rows) > _best_score(found[n]):
+                    found[n] = rows
         return found
 
     def _short_range(self, images: Tensor) -> list[np.ndarray]:
@@ -202,6 +207,11 @@ class BlazeFaceDetector:
         _, presence = self._mesh.predict(images[image_of], squares)
         kept = np.split((presence > 0).cpu().numpy(), np.cumsum([len(rows) for rows in found])[:-1])
         return [rows[keep] for rows, keep in zip(found, kept, strict=True)]
+
+
+def _best_score(found: np.ndarray) -> float:
+    """Of detections (n,17), the surest first; 0 where there is none."""
+    return float(found[0, -1]) if len(found) else 0.0
 
 
 def _detection_rows(found: np.ndarray) -> np.ndarray:

@@ -194,7 +194,7 @@ class MeshLandmarker:
 
 def frames_to_images(frames: np.ndarray, device: torch.device) -> Tensor:
     """frames (T,H,W,3) uint8 -> (T,3,H,W) float32 in [0,1], on the device."""
-    images = torch.from_numpy(np.ascontiguousarray(frames))
+    images = torch.from_numpy(np.require(frames, requirements=("C_CONTIGUOUS", "WRITEABLE")))
     if device.type == "cuda":
         images = images.pin_memory().to(device, non_blocking=True)
     return images.permute(0, 3, 1, 2).float() / 255

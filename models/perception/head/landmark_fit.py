@@ -45,7 +45,7 @@ class LandmarkFitOptions:
     """w of points 0-16. A landmark net puts them on the visible outline, which slides over a turning head."""
     chin_weight: float = 0.1
     """w of points 6-10, which move with the jaw, and with what the net takes for the chin."""
-    eyelid_weight: float = 1.0
+    eyelid_weight: float = 3.0
     """w of points 36-47. A lid's blink is small beside what the prior allows other points to miss: where a
     net sees blinks, a larger weight follows them further."""
     noise: float = 0.03
