@@ -92,12 +92,12 @@ def _leak_note(findings: IdentityFindings) -> str:
         return '<p class="soft">No test identity is taken for a training identity.</p>'
     named = escape_html(", ".join(f"{row.identity} is {row.same_as}" for row in leaks[:10]))
     if findings.moved is None:
-        done = "It is only reported: set <code>data.NAME.leaks</code> to refuse or move"
+        done = "This is only reported: set <code>data.NAME.leaks</code> to refuse or move"
     else:
         done = f"Moved to the training split: {escape_html(', '.join(findings.moved[:10]))}"
     return (
-        f'<div class="note">{len(leaks):,} test identities have the face of a training identity: {named}. '
-        f"{done}.</div>"
+        f'<div class="note">Test identities that have the face of a training identity: {len(leaks):,} '
+        f"({named}). {done}.</div>"
     )
 
 

@@ -59,8 +59,8 @@ def describe_leaks(leaks: Sequence[PersonRow]) -> str:
     named = ", ".join(f"{row.identity} is {row.same_as}" for row in leaks[:MAX_NAMED_LEAKS])
     more = ", ..." if len(leaks) > MAX_NAMED_LEAKS else ""
     return (
-        f"by their faces {len(leaks)} test identities are training identities too ({named}{more}); the "
-        "corpus page shows them. Give them one name in the source, or set data.NAME.leaks to move or report"
+        f"test identities that are training identities too, by their faces: {len(leaks)} ({named}{more}); "
+        "the corpus page shows them. Give them one name in the source, or set data.NAME.leaks to move or report"
     )
 
 

@@ -15,10 +15,11 @@ from functools import lru_cache
 import numpy as np
 from msgspec import Struct
 
-MAX_NEIGHBOUR_DISTANCE = 1.5
+MAX_NEIGHBOUR_DISTANCE = 4.0
 """Mean squared difference of projected embeddings a dimension, in variances of a frame within its clip, from
-which two clips are not compared."""
-MAX_NEIGHBOURS = 4
+which two clips are not compared: strong compression moves a clip by 1.7, farther than another recording of
+the person is."""
+MAX_NEIGHBOURS = 6
 """Clips of other recordings that a clip is compared with, the nearest."""
 ROWS_PER_BLOCK = 2048
 MIN_COMMON_FRAMES = 20

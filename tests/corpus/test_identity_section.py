@@ -47,7 +47,7 @@ def render(findings):
 
 def test_leaks_come_first_with_both_faces(findings):
     text, shown = render(findings)
-    assert "1 test identities have the face of a training identity: a&lt;b is train9" in text
+    assert "have the face of a training identity: 1 (a&lt;b is train9)" in text
     assert "set <code>data.NAME.leaks</code> to refuse or move" in text
     assert text.index("is train9") < text.index("3.10")
     assert shown[:2] == ["a<b#r#000000#000060", "train9#r#000000#000060"]

@@ -29,9 +29,7 @@ def splits_of(people, folder, policy):
 
 
 def test_a_leak_is_refused_with_both_names_and_what_to_set(tmp_path):
-    with pytest.raises(
-        UserError, match=r"1 test identities are .* \(twin is p03\); .* set data.NAME.leaks to"
-    ):
+    with pytest.raises(UserError, match=r"by their faces: 1 \(twin is p03\); .* set data\.NAME\.leaks to"):
         splits_of(leaky_people(), tmp_path, "refuse")
 
 
