@@ -60,7 +60,8 @@ def describe_leaks(leaks: Sequence[PersonRow]) -> str:
     more = ", ..." if len(leaks) > MAX_NAMED_LEAKS else ""
     return (
         f"test identities that are training identities too, by their faces: {len(leaks)} ({named}{more}); "
-        "the corpus page shows them. Give them one name in the source, or set data.NAME.leaks to move or report"
+        "the corpus page shows them. Give them one name in the source, or set data.NAME.leaks to move or "
+        "report"
     )
 
 
