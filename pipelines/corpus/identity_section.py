@@ -73,7 +73,7 @@ def render_identity_section(findings: IdentityFindings, picture: Picture) -> str
         "distance of two identities says how much better their clips fit two people than one, given how much "
         "people and recordings of this corpus differ (a log likelihood ratio a dimension of the embedding): "
         f"below 0 one person is likelier. Up to {summary.threshold:g} two names are taken for one person. "
-        "About 1 in 1,000 pairs of different people is as near by chance, up to 3 where each has a single "
+        "About 1 in 1,000 pairs of different people is as near by chance, up to 5 where each has a single "
         f"short clip: of the {summary.compared_pairs:,} pairs here some {expected:,.1f}. "
         f"{DEMOGRAPHIC_NOTE}</p>"
     )

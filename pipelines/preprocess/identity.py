@@ -34,9 +34,9 @@ class IdentityConfig(Struct, frozen=True, kw_only=True):
     keypoints: str = ""
     """The instance of keypoints whose landmarks place the faces; empty = the first one that the corpus has,
     and nobody is compared where it has none."""
-    threshold: float = 0.2
+    threshold: float = 0.25
     """Distance (corpus/identity_distance.py) up to which two names are one person: of pairs of different
-    rendered people with two recordings each none lies below it, with a single clip of 2 s each 0 to 3 in
+    rendered people with two recordings each none lies below it, with a single clip of 2 s each 0 to 5 in
     1,000. Lower it for thousands of people, who make millions of pairs."""
     unlike: float = 1.5
     """Distance of a clip from its person's other clips from which it is named as unlike them."""
