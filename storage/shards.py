@@ -38,10 +38,15 @@ clips exist) and the fields below. Plain `webdataset` reads every shard: a membe
 | codes | npy | float32 (T,...) or (1,...) | latent codes of the frames, or one of the clip | invert.* |
 | visualization | npz | dict, "place title" -> uint8 (I,I,3) | how the middle frame was made | generate.* |
 | method | json | dict: provenance (parts with other than the published weights), image_size | | generate.* |
+| openness | npy | float32 (T,2) | of lid from lid over the eye's width, left eye first | features.* |
+| embedding | npy | float32 (T,128) | dlib's of the largest face, NaN where none | features.* |
+| head_features | npy | float32 (T,1280) | EfficientNet-Lite0's head, mean over positions | features.* |
+| block_features | npy | float32 (T,320) | its last block's output, mean over positions | features.* |
+| map_distance | npy | float32 (T,) | of its maps from those of the truth's frame | features.* |
 | needs | json | dict: weights, the id for want of which there is no feature | | features.* |
 
 Of a pair, `frames` (T,S,S,3) are what a method generated, T = 1 of one that shows a single picture, and
-`landmarks` are in pixels of these frames resized to 256 px.
+`landmarks` are in pixels of these frames resized to 256 px; `angles` are of a fit to these landmarks.
 
 Scores in `clip`: detected, visible (shares of the frames looked at with the face; visible is null where
 nobody looked), sharpness (median variance of the face's Laplacian), audible (share of frames with sound),
@@ -151,6 +156,8 @@ FIELD_EXTENSIONS: dict[str, str] = {  # field -> extension; the docstring above 
     "scale": "npy", "rotation": "npy", "translation": "npy", "angles": "npy", "fit_error": "npy",
     "fit_valid": "npy", "id_frames": "npy", "net_code": "npy", "net_crop": "npy",
     "speech": "npy", "codes": "npy",
+    "openness": "npy", "embedding": "npy",
+    "head_features": "npy", "block_features": "npy", "map_distance": "npy",
     "visualization": "npz", "method": "json", "needs": "json",
 }  # fmt: skip
 

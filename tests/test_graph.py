@@ -46,7 +46,9 @@ def test_the_nodes_are_those_of_the_design(graph):
         "train.headgan.adversarial", "train.headgan.decay", "pairs.self",
         *(f"generate.{method}.self" for method in ("truth", "copy_source", "codec", "fsrt", "headgan")),
         *(f"samples.{model}.self" for model in ("fsrt", "headgan")),
-        *(f"features.{method}.self.landmarks.dlib68"
+        *(f"features.{method}.self.{feature}"
+          for feature in ("landmarks.dlib68", "landmarks.mesh468_iris", "identity.dlib_resnet",
+                          "imagenet.efficientnet_lite0")
           for method in ("fsrt", "headgan", "truth", "copy_source", "codec")),
         *(f"score.{method}.self" for method in ("fsrt", "headgan", "copy_source", "codec")), "report",
     ]  # fmt: skip
@@ -344,6 +346,7 @@ MACHINERY = {"numpy", "pyarrow", "click", "msgspec", "yaml", "ray", "mlflow", "s
 """And numpy, whose functions keep their results from version to version."""
 DISTRIBUTIONS = {
     "PIL": "pillow",
+    "ai_edge_litert": "ai-edge-litert",
     "dlib": "dlib-bin",
     "cv2": "face-alignment",
     "face_alignment": "face-alignment",

@@ -192,10 +192,18 @@ class EfficientNetLite0:
         These are the maps for comparing images in a metric: they mind noise less than the blocks' outputs,
         for which noise of 10 grey levels is as far as another frame of the clip.
         """
+        return self.expansion_and_last_block_features(images)[0]
+
+    def expansion_and_last_block_features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """images as for `features` -> `expansion_features`, and the output of block 15 (B,320,H/32,W/32)."""
+        expansions = []
         with torch.autocast(images.device.type, enabled=False):
-            maps = list(self._net.block_maps(self._normalise(images)))
-            last, _ = maps[-1]
-            return [*(maps[block][1] for block in EXPANSION_TAPS), self._net.head_map(last)]
+            last = images
+            for block, (output, expanded) in enumerate(self._net.block_maps(self._normalise(images))):
+                last = output
+                if block in EXPANSION_TAPS:
+                    expansions.append(expanded)
+            return [*expansions, self._net.head_map(last)], last
 
     def pooled_features(self, images: Tensor) -> Tensor:
         """images as for `features` -> (B,1280), the head's mean over positions."""

@@ -48,7 +48,8 @@ class ProtocolResults:
     differences: list[MethodDifference] = field(default_factory=list)
     """Two methods on the frames that both have: models with each other, and with the copied source."""
     spread: dict[tuple[str, str], list[float]] = field(default_factory=dict)
-    """(method, metric) -> the value of each pair, over the shared frames."""
+    """(method, metric) -> the value of each pair, over the shared frames; none of metrics that compare
+    sets."""
     samples: dict[str, ModelSamples] = field(default_factory=dict)
     """Of each model."""
     provenance: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -98,8 +99,15 @@ def compute_protocol_results(
         if method in scores
     }
     summaries = {method: read_scored_method(artifact) for method, artifact in scores.items()}
-    methods = [Method(name=name, kind=summaries[name].kind, provenance=summaries[name].provenance)
-               for name in values]  # fmt: skip
+    methods = [
+        Method(
+            name=name,
+            kind=summaries[name].kind,
+            provenance=summaries[name].provenance,
+            loss_nets=tuple(summaries[name].loss_nets),
+        )
+        for name in values
+    ]
     metrics = [
         name for name in METRICS if any(one.metric == name for rows in values.values() for one in rows)
     ]
@@ -148,7 +156,7 @@ def _spread(
     values: Mapping[str, Sequence[FrameValues]], metrics: Sequence[str]
 ) -> dict[tuple[str, str], list[float]]:
     found = {}
-    for name in metrics:
+    for name in (name for name in metrics if not METRICS[name].of_sets):
         table = {method: [one for one in rows if one.metric == name] for method, rows in values.items()}
         keep = frames_scored_by_all_methods(table)
         for method, rows in table.items():

@@ -1,8 +1,8 @@
 """Nodes `features.<method>.<protocol>.<feature>`: what metrics compare beside the frames themselves, computed
 once for each method and once for the truth.
 
-METRIC_FEATURES: every feature by name. To add one: a stage function in a file of its own, and a line in the
-table.
+METRIC_FEATURES and FEATURE_STAGES: every feature by name. To add one: a stage function in a file of its own,
+and a line in either table.
 """
 
 from __future__ import annotations
@@ -20,36 +20,72 @@ if TYPE_CHECKING:
     from models.perception.interfaces import FaceDetector, Landmarker
     from pipelines.eval.pair_clips import FamilySamples, Sample
 
-LANDMARK_FRAME_SIZE = 256
-"""Side, in pixels, at which landmarks are sought: distances are in its pixels."""
+NET_FRAME_SIZE = 256
+"""Side, in pixels, at which nets look at frames: distances between landmarks are in its pixels."""
 FRAMES_FEATURE = "frames"
 """What a metric reads that compares the frames themselves."""
 
 
 class MetricFeature(Struct, frozen=True, kw_only=True):
-    run: str
-    """"module:function" of the keyed stage; its input has the role `generated`."""
-    field: str
+    fields: tuple[str, ...]
     """Of the samples that it gives (storage/shards.py)."""
+    pair_fields: tuple[str, ...] = ()
+    """Further fields, of methods alone: what compares their frames with those of the truth, where the maps
+    that are compared are too large to be kept."""
     nets: tuple[str, ...]
-    """Names in models.perception.NETS."""
+    """Names in models.perception.NETS, without the backend."""
     light: bool
     """Whether a few pairs take less time than the start of a worker (`Node.light`)."""
     backend: str
     """How it is computed, in words: two values may be compared only if these agree."""
+    lack: str = "no face"
+    """What is said of frames without it."""
 
 
 DLIB_LANDMARKS_FEATURE = "landmarks.dlib68"
+MESH_LANDMARKS_FEATURE = "landmarks.mesh468_iris"
+IDENTITY_FEATURE = "identity.dlib_resnet"
+EFFICIENTNET_FEATURE = "imagenet.efficientnet_lite0"
 LANDMARKER_WEIGHTS_ID = "dlib_sp68"
+_RESIZED = f"on frames resized to {NET_FRAME_SIZE} px"
 METRIC_FEATURES: dict[str, MetricFeature] = {
     DLIB_LANDMARKS_FEATURE: MetricFeature(
-        run="pipelines.eval.features:compute_dlib_landmarks",
-        field="landmarks",
+        fields=("landmarks",),
         nets=("dlib_hog", "dlib68"),
         light=True,
-        backend=f"dlib_hog + dlib68 on frames resized to {LANDMARK_FRAME_SIZE} px, largest face",
+        backend=f"dlib_hog + dlib68 {_RESIZED}, largest face",
+    ),
+    MESH_LANDMARKS_FEATURE: MetricFeature(
+        fields=("landmarks", "openness", "angles"),
+        nets=("mp_face", "mesh468_iris", "analytic_head"),
+        light=False,
+        backend=f"mp_face + mesh468_iris {_RESIZED}, largest face; pose by landmark fit of analytic_head",
+    ),
+    IDENTITY_FEATURE: MetricFeature(
+        fields=("embedding",),
+        nets=("mp_face", "dlib128_mesh"),
+        light=False,
+        backend=f"mp_face + mesh468 + dlib_resnet {_RESIZED}, largest face",
+    ),
+    EFFICIENTNET_FEATURE: MetricFeature(
+        fields=("head_features", "block_features"),
+        pair_fields=("map_distance",),
+        nets=("efficientnet_lite0",),
+        light=False,
+        backend=f"efficientnet_lite0 {_RESIZED}",
+        lack="no frame",
     ),
 }
+
+FEATURE_STAGES = {
+    DLIB_LANDMARKS_FEATURE: "pipelines.eval.features:compute_dlib_landmarks",
+    MESH_LANDMARKS_FEATURE: "pipelines.eval.mesh_features:compute_mesh_landmarks",
+    IDENTITY_FEATURE: "pipelines.eval.mesh_features:compute_identity_embeddings",
+    EFFICIENTNET_FEATURE: "pipelines.eval.efficientnet_features:compute_efficientnet_features",
+}
+"""Feature -> "module:function" of its keyed stage, whose input has the role `generated`; where there are
+`pair_fields` and the method is not the truth itself, another has the role `truth`. Apart from
+METRIC_FEATURES, so that scores depend on what the stages publish and not on their code."""
 
 
 def compute_dlib_landmarks(
@@ -67,10 +103,15 @@ def compute_dlib_landmarks(
 
 
 def find_landmarks(frames: np.ndarray, detector: FaceDetector, landmarker: Landmarker) -> np.ndarray:
-    """(T,S,S,3) uint8 -> (T,68,2) float32, pixels of frames resized to FRAME_SIZE; NaN where no face is
+    """(T,S,S,3) uint8 -> (T,68,2) float32, pixels of frames resized to 256 px; NaN where no face is
     found."""
-    images = picture_grids.to_uint8(picture_grids.resize_frames(frames, LANDMARK_FRAME_SIZE))
+    images = resize_for_nets(frames)
     return landmarker.landmarks(images, largest_faces(detector.detect(images)))
+
+
+def resize_for_nets(frames: np.ndarray) -> np.ndarray:
+    """(T,S,S,3) uint8 -> (T,256,256,3) uint8."""
+    return picture_grids.to_uint8(picture_grids.resize_frames(frames, NET_FRAME_SIZE))
 
 
 def largest_faces(detections: Sequence[np.ndarray]) -> np.ndarray:

@@ -22,7 +22,7 @@ from models.spec import FamilyFields, ModelSpec
 from pipelines.engine.node import Read, UsedCheckpoints
 from pipelines.errors import UserError
 from pipelines.eval import input_roles as roles
-from pipelines.eval.features import FRAMES_FEATURE, METRIC_FEATURES
+from pipelines.eval.features import FEATURE_STAGES, FRAMES_FEATURE, METRIC_FEATURES
 from pipelines.eval.methods import (
     BASELINE_METHODS,
     COPY_METHOD,
@@ -35,7 +35,7 @@ from pipelines.eval.metrics import METRICS
 from pipelines.eval.pair_clips import DRIVING_ROLE_PREFIX, SOURCE_ROLE_PREFIX
 from pipelines.eval.pairs import PAIR_COLUMNS
 from pipelines.eval.protocols import EvaluationProtocol
-from pipelines.runs.graph_builder import GraphBuilder, protocol_corpora
+from pipelines.runs.graph_builder import GraphBuilder, protocol_corpora, training_loss_nets
 from storage.checkpoints import CHECKPOINT_FILES
 
 PAIR_RECORDING_COLUMNS = {
@@ -56,6 +56,8 @@ class EvaluatedModelSpec(Struct, frozen=True, kw_only=True):
     reads: FamilyFields
     """Family -> the fields that it reads of source and driving clips."""
     nets: tuple[str, ...]
+    loss_nets: tuple[str, ...]
+    """Those that the losses of its training look through; of released weights nobody says."""
     kind: MethodKind
     checkpoints: Mapping[str, str]
     """Role, as inference knows it -> the node that publishes it."""
@@ -69,6 +71,7 @@ def add_evaluation_nodes(run: GraphBuilder, checkpoints: Mapping[str, Mapping[st
         spec, section = config.model_spec(name), getattr(config, name)
         models.append(EvaluatedModelSpec(
             name=name, spec=spec, reads=spec.driving_reads(section), nets=spec.inference_nets(section),
+            loss_nets=training_loss_nets(config, name),
             kind="released" if section.weights else "trained", checkpoints=checkpoints[name],
         ))  # fmt: skip
     if twice := sorted(set(config.models) & set(config.eval.methods)):
@@ -239,18 +242,22 @@ class _ProtocolNodes(Struct, frozen=True):
         used = [METRICS[name].feature for name in self.run.config.eval.metrics]
         features = [name for name in dict.fromkeys(used) if name != FRAMES_FEATURE]
         for name in features:
-            feature = METRIC_FEATURES[name]
             for method in methods:
-                # fmt: off
-                self.run.add_keyed(f"{self._at('features', method)}.{name}",
-                                   feature.run,
-                                   stage=f"features.{self._stage_of(method)}.{name}", units=self._at("pairs"),
-                                   reads={"generated": Read(self._at("generate", method), (FRAMES_FEATURE,))},
-                                   reads_codec=GENERATED_CODEC,
-                                   writes=(feature.field, "needs"), nets=feature.nets, light=feature.light,
-                                   missing_weights="skip")
-                # fmt: on
+                self._feature(name, method)
         return features
+
+    def _feature(self, name: str, method: str) -> None:
+        feature = METRIC_FEATURES[name]
+        reads, writes = {"generated": Read(self._at("generate", method), (FRAMES_FEATURE,))}, feature.fields
+        if feature.pair_fields and method != TRUTH_METHOD:
+            reads[TRUTH_METHOD] = Read(self._at("generate", TRUTH_METHOD), (FRAMES_FEATURE,))
+            writes += feature.pair_fields
+        # fmt: off
+        self.run.add_keyed(f"{self._at('features', method)}.{name}", FEATURE_STAGES[name],
+                           stage=f"features.{self._stage_of(method)}.{name}", units=self._at("pairs"),
+                           reads=reads, reads_codec=GENERATED_CODEC, writes=(*writes, "needs"),
+                           nets=feature.nets, light=feature.light, missing_weights="skip")
+        # fmt: on
 
     def _samples(self, method: str) -> None:
         driving = TRUTH_METHOD if self.has_truth else DRIVING_METHOD
@@ -270,13 +277,18 @@ class _ProtocolNodes(Struct, frozen=True):
             TRUTH_METHOD: Read(self._at("generate", TRUTH_METHOD), (FRAMES_FEATURE,)),
         }
         for name in features:
-            field = METRIC_FEATURES[name].field
-            reads[name] = Read(f"{self._at('features', method)}.{name}", (field,))
-            reads[f"{TRUTH_METHOD}.{name}"] = Read(f"{self._at('features', TRUTH_METHOD)}.{name}", (field,))
+            feature = METRIC_FEATURES[name]
+            for role, of, fields in (
+                (name, method, (*feature.fields, *feature.pair_fields)),
+                (f"{TRUTH_METHOD}.{name}", TRUTH_METHOD, feature.fields),
+            ):
+                reads[role] = Read(f"{self._at('features', of)}.{name}", fields)
+        loss_nets = next((" ".join(model.loss_nets) for model in self.models if model.name == method), "")
         # fmt: off
         self.run.add_whole(self._at("score", method), "eval.score:score_method", reads_codec=GENERATED_CODEC,
                        stage=f"score.{self._stage_of(method)}",
-                       arguments={"method": self._stage_of(method), "kind": self._kind_of(method)},
+                       arguments={"method": self._stage_of(method), "kind": self._kind_of(method),
+                                  **({"loss_nets": loss_nets} if loss_nets else {})},
                        reads=reads, writes=("values",), config={"metrics": "eval.metrics"},
                        resources={"cpu": 1}, packages=("scipy",))  # SSIM
         # fmt: on

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from models.perception import NETS
+from models.perception import NETS, net_on_backend
 from pipelines.eval.features import FRAMES_FEATURE, METRIC_FEATURES
 from pipelines.eval.methods import Method, MethodKind
 from pipelines.eval.metrics import METRICS, FrameSums, Metric, sum_frame_values
@@ -38,7 +38,10 @@ class FrameValues:
     undetected: int
     """Frames in which the method lacks it."""
     needs: str = ""
-    """Id of the weights for want of which there are no values."""
+    """Id of the weights, or what else, for want of which there are no values."""
+    set_value: float | None = None
+    """Of a metric that compares sets: its value over the frames of all pairs in which the method and the
+    truth have the feature; the same in each row. `values` then says which these are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +71,9 @@ class MetricRecord:
     pairs: int
     backend: str
     weights: list[str]
+    weights_in_loss: list[str] = field(default_factory=list)
+    """Those of `weights` that a loss of the method's training looked through too: alone, the value is no
+    evidence."""
     protocol: str = ""
     note: str = ""
     """Why there is no value."""
@@ -150,12 +156,14 @@ def _record(
     needs = next((one.needs for one in rows if one.needs), "")
     states = list(sum_frames_by_pair(rows, keep).values())
     total = sum(states, FrameSums())
-    value = finite_or_none(metric.compute(total))
+    value = _value(metric, rows, total)
     undetected = sum(one.undetected for one in rows)
     low, high = (None, None)
-    if value is not None and bootstrap is not None:
+    if value is not None and bootstrap is not None and not metric.of_sets:
         low, high = bootstrap_interval(metric, states, bootstrap)
-    note = "" if value is not None else _why_missing(method.name, undetected, needs, keep is not None)
+    note = "" if value is not None else _why_missing(metric, method.name, undetected, needs, keep is not None)
+    weights = metric_weights_ids(metric)
+    in_loss = {one for net in method.loss_nets for one in NETS[net].weights}
     return MetricRecord(
         name=metric.name,
         title=metric.title,
@@ -173,11 +181,21 @@ def _record(
         undetected=undetected,
         pairs=len(states),
         backend=metric_backend(metric),
-        weights=metric_weights_ids(metric),
+        weights=weights,
+        weights_in_loss=[one for one in weights if one in in_loss],
         protocol=protocol,
         note=note,
         provenance=dict(method.provenance),
     )
+
+
+def _value(metric: Metric, rows: Sequence[FrameValues], sums: FrameSums) -> float | None:
+    """Over the frames that the sums are of. That of a metric of sets stands for all frames of a method, or
+    for none."""
+    if metric.of_sets is None:
+        return finite_or_none(metric.compute(sums))
+    every = sum(int(np.isfinite(one.values).sum()) for one in rows)
+    return rows[0].set_value if rows and sums.n == every else None
 
 
 def sum_frames_by_pair(
@@ -242,15 +260,20 @@ def compare_methods(
     metric: Metric, first: tuple[str, Sequence[FrameValues]], second: tuple[str, Sequence[FrameValues]],
     bootstrap: BootstrapSettings,
 ) -> MethodDifference | None:  # fmt: skip
-    """Two methods, each by its name and its values of one metric; None where they share no frame."""
+    """Two methods, each by its name and its values of one metric; None where they share no frame, or of a
+    metric of sets not all frames."""
     keep = frames_scored_by_all_methods(dict([first, second]))
     ours, theirs = (sum_frames_by_pair(rows, keep) for _, rows in (first, second))
     n = int(sum(state.n for state in ours.values()))
     if not n or set(ours) != set(theirs):
         return None
-    value = _difference(metric, sum(ours.values(), FrameSums()), sum(theirs.values(), FrameSums()))
+    sides = ((first[1], ours), (second[1], theirs))
+    over_all = [_value(metric, rows, sum(sums.values(), FrameSums())) for rows, sums in sides]
+    if over_all[0] is None or over_all[1] is None:
+        return None
+    value = over_all[0] - over_all[1]
     low = high = None
-    if len(ours) > 1:
+    if len(ours) > 1 and not metric.of_sets:
         pairs = zip(ours.values(), theirs.values(), strict=True)
         table = np.array([(a.n, a.total, b.total) for a, b in pairs], dtype=np.float64)
         resampled = [
@@ -272,11 +295,19 @@ def finite_or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _why_missing(method: str, undetected: int, needs: str, shared: bool) -> str:
+def _why_missing(metric: Metric, method: str, undetected: int, needs: str, shared: bool) -> str:
     if needs:
         return f"not computed: needs {needs}"
+    if metric.of_sets:
+        others = "all methods have" if shared else f"{method} has"
+        return f"not computed: compares sets of frames, and {others} too few of the protocol's"
     where = "do all methods" if shared else f"do {method} and the truth"
     return f"not computed: in no frame {where} show a face; {method} lacks it in {undetected}"
+
+
+def metric_lack(metric: Metric) -> str:
+    """What is said of frames without a value."""
+    return "no frame" if metric.feature == FRAMES_FEATURE else METRIC_FEATURES[metric.feature].lack
 
 
 def metric_backend(metric: Metric) -> str:
@@ -284,7 +315,8 @@ def metric_backend(metric: Metric) -> str:
 
 
 def metric_weights_ids(metric: Metric) -> list[str]:
-    """Ids of the weights that the metric's feature is computed with."""
+    """Ids of the weights that the metric's feature is computed with, whatever its nets run in."""
     if metric.feature == FRAMES_FEATURE:
         return []
-    return list(dict.fromkeys(w for net in METRIC_FEATURES[metric.feature].nets for w in NETS[net].weights))
+    nets = (NETS[net_on_backend(net, "torch")] for net in METRIC_FEATURES[metric.feature].nets)
+    return list(dict.fromkeys(weights for net in nets for weights in net.weights))

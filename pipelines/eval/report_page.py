@@ -6,10 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from pipelines.eval.captions import BASELINE_TEXTS
 from pipelines.eval.comparison import ProtocolResults
-from pipelines.eval.features import FRAMES_FEATURE
 from pipelines.eval.methods import BASELINE_METHODS, COPY_METHOD
 from pipelines.eval.metrics import METRICS
-from pipelines.eval.records import MAX_UNSCORED_SHARE, MethodDifference, MetricRecord, metric_backend
+from pipelines.eval.records import (
+    MAX_UNSCORED_SHARE,
+    MethodDifference,
+    MetricRecord,
+    metric_backend,
+    metric_lack,
+)
 from pipelines.figures.html import (
     CHART_COLOURS,
     CHART_GREY,
@@ -43,6 +48,10 @@ with its interval. Bold: the interval leaves out zero.</p>"""
 DOTS_NOTE = """<p class="soft small">Each dot is a pair, the tick the value over all, the bar its interval, on
 the frames that all methods share. The ground truth through the codec is left out: it is far better than the
 others and would flatten them.</p>"""
+LOSS_NET_MARK = "†"
+"""Beside values by a net that a loss of the model's training looked through."""
+FEW_FRAMES_OF_SET = 2000
+"""Frames below which a distance of sets says how many it rests on."""
 PAPER_RESULTS_NOTE = """<div class="note">These are the papers' own figures, not ours. They were measured on
 other data, at another training scale and with other detectors and metric variants than the results above, so
 no difference between the two tables says which model is better.</div>"""
@@ -103,7 +112,14 @@ def model_conclusion(one: ProtocolResults, model: str) -> str:
         if pairs < FEW_PAIRS
         else ""
     )
-    return f"{text}.{few} {_tags(one.provenance.get(model, {}))}"
+    own_loss = [METRICS[d.metric].title for d in against if _is_in_loss(one, d.metric, model)]
+    bias = f" {escape_html(', '.join(own_loss))}: by a net of its own losses." if own_loss else ""
+    return f"{text}.{bias}{few} {_tags(one.provenance.get(model, {}))}"
+
+
+def _is_in_loss(one: ProtocolResults, metric: str, method: str) -> bool:
+    record = one.find_record(metric, method, own=True)
+    return record is not None and bool(record.weights_in_loss)
 
 
 def _often_missing(one: ProtocolResults, metric: str, method: str) -> bool:
@@ -131,7 +147,23 @@ def _results(one: ProtocolResults) -> str:
         parts += [UNPAIRED_NOTE, _table(one, own=True)]
     if one.differences:
         parts += [PAIRED_NOTE, _differences(one.differences)]
-    return "".join(parts) + _rejected(one)
+    return "".join(parts) + _loss_net_note(one) + _rejected(one)
+
+
+def _loss_net_note(one: ProtocolResults) -> str:
+    """Which models were trained against which of the nets that judge them."""
+    found: dict[str, dict[str, None]] = {}
+    for record in one.own:
+        if record.weights_in_loss:
+            found.setdefault(record.method, {}).update(dict.fromkeys(record.weights_in_loss))
+    if not found:
+        return ""
+    models = "; ".join(f"{model} against {', '.join(weights)}" for model, weights in found.items())
+    text = (
+        f"{LOSS_NET_MARK} judged by a net that its own loss looked through in training ({models}): a model "
+        "may have learnt to please that net, so look for another metric that agrees."
+    )
+    return f'<p class="soft small">{escape_html(text)}</p>'
 
 
 def _rejected(one: ProtocolResults) -> str:
@@ -198,11 +230,13 @@ def _cell(record: MetricRecord | None, best: float | None) -> str:
     if record.missing / frames > MAX_UNSCORED_SHARE:
         lines.append(f"⚠ {record.missing / frames:.0%} left out")
     if record.often_missing:
-        lacks = "no frame" if METRICS[record.name].feature == FRAMES_FEATURE else "no face"
-        lines.append(f"{lacks} in {record.undetected / frames:.0%}")
+        lines.append(f"{metric_lack(METRICS[record.name])} in {record.undetected / frames:.0%}")
+    if METRICS[record.name].of_sets and record.n < FEW_FRAMES_OF_SET:
+        lines.append(f"n = {record.n:,}")
     small = "".join(f'<span class="ci">{line}</span>' for line in lines)
     marked = " best" if record.value == best and not record.often_missing else ""
-    return f'<td class="n{marked}">{format_number(record.value)}{small}</td>'
+    mark = LOSS_NET_MARK if record.weights_in_loss else ""
+    return f'<td class="n{marked}">{format_number(record.value)}{mark}{small}</td>'
 
 
 def _differences(differences: Sequence[MethodDifference]) -> str:
@@ -236,7 +270,9 @@ def _spread(comparisons: Sequence[ProtocolResults]) -> str:
 
 
 def _chart(one: ProtocolResults, name: str) -> str:
-    """One metric: a row for each model, then the copied source."""
+    """One metric: a row for each model, then the copied source; none of a metric without values of pairs."""
+    if METRICS[name].of_sets:
+        return ""
     rows = [
         _strip(one, name, model, CHART_COLOURS[i % len(CHART_COLOURS)]) for i, model in enumerate(one.models)
     ]

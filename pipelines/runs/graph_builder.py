@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from models.api import Phase
 from models.errors import InvalidSettings
-from models.perception import net_on_backend
+from models.perception import NETS, net_on_backend
 from models.spec import RECORDINGS_TABLE, FamilyFields, SeedTable, units_table_role
 from pipelines.config import RunConfig
 from pipelines.engine.node import Graph, Node, Read
@@ -140,6 +140,18 @@ def _models_read(config: RunConfig, model: str) -> Sequence[str]:
     phases = [phase for phase in section.phases.values() if phase is not None and not section.weights]
     named = {source.model for phase in phases for source in phase.other_model_checkpoints.values()}
     return [name for name in config.models if name in named and name != model]
+
+
+def training_loss_nets(config: RunConfig, model: str) -> tuple[str, ...]:
+    """Names in models.perception.NETS, of nets with weights, that the losses of a model's phases look
+    through, and those of the models whose checkpoints they start from. Of released weights none is known."""
+    spec, section = config.model_spec(model), getattr(config, model)
+    if section.weights:
+        return ()
+    phases = [phase for phase in section.phases.values() if phase is not None]
+    own = [net for phase in phases for net in spec.nets(section, phase) if NETS[net].weights]
+    others = [net for name in _models_read(config, model) for net in training_loss_nets(config, name)]
+    return _once((*own, *others))
 
 
 def check_name_in_section(section: str, name: str, known: Mapping[str, object], asked_by: str) -> None:

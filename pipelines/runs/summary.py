@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from models.provenance import describe_provenance
@@ -52,7 +52,8 @@ def _by_method(plans: Mapping[str, NodePlan]) -> list[Records]:
 
 def format_score_table(records: Records) -> list[str]:
     """Records of one protocol -> metric, the models, the baselines; below, which weights of a model are not
-    the published ones, which metric leaves out frames, and which net one lacks.
+    the published ones, which metrics leave out frames, which judge a model by a net of its own losses (*),
+    and which net one lacks.
     """
     found = {(r["name"], r["method"]): r for r in records}
     methods = dict.fromkeys(method for _, method in found)
@@ -62,25 +63,42 @@ def format_score_table(records: Records) -> list[str]:
         *(f"{model} ({METHOD_KIND_LABELS[kinds[model]]})" for model in models),
         *(m.replace("_", "-") for m in baselines),
     ]
-    lines = ["".join([f"{'metric':<16}", *(f"{title:>20}" for title in titles)])]
-    for name in dict.fromkeys(name for name, _ in found):
+    names = dict.fromkeys(name for name, _ in found)
+    width = max(16, *(len(name) + 1 for name in names)) if names else 16
+    lines = ["".join([f"{'metric':<{width}}", *(f"{title:>20}" for title in titles)])]
+    for name in names:
         cells = [found.get((name, method)) for method in (*models, *baselines)]
-        lines.append("".join([f"{name:<16}", *(f"{_cell(c):>20}" for c in cells)]))
-    missing_nets = [r for r in found.values() if r["value"] is None and r["method"] in models]
-    notes = [
-        f"  {r['method']}: {describe_provenance(r['provenance'])}"
-        for r in found.values()
-        if r.get("provenance")
+        lines.append("".join([f"{name:<{width}}", *(f"{_cell(c):>20}" for c in cells)]))
+    return [*lines, *_notes(list(found.values()), models)]
+
+
+def _notes(records: Records, models: Sequence[str]) -> list[str]:
+    """What stands below the table; metrics of which the same is to be said share a line."""
+    about_models = [
+        f"  {r['method']}: {describe_provenance(r['provenance'])}" for r in records if r.get("provenance")
     ]
-    parts = [r for r in found.values() if r.get("missing") and r["value"] is not None]
-    for name in dict.fromkeys(r["name"] for r in parts):
-        n, missing = min((r["n"], r["missing"]) for r in parts if r["name"] == name)
-        notes.append(f"  {name}: over {n} of {n + missing} frames, the others show no face somewhere")
-    notes += [f"  {r['name']}: {r['note']}" for r in missing_nets]
-    return [*lines, *dict.fromkeys(notes)]
+    about_metrics: dict[str, dict[str, None]] = {}
+    scored = [r for r in records if r.get("missing") and r["value"] is not None]
+    for name in dict.fromkeys(r["name"] for r in scored):
+        n, missing = min((r["n"], r["missing"]) for r in scored if r["name"] == name)
+        text = f"over {n} of {n + missing} frames, the others show no face somewhere"
+        about_metrics.setdefault(text, {})[name] = None
+    for r in records:
+        if weights := r.get("weights_in_loss"):
+            text = f"* the losses of {r['method']} look through {', '.join(weights)} too"
+            about_metrics.setdefault(text, {})[r["name"]] = None
+    for r in records:
+        if r["value"] is None and r["method"] in models:
+            about_metrics.setdefault(r["note"], {})[r["name"]] = None
+    return [
+        *dict.fromkeys(about_models),
+        *(f"  {', '.join(names)}: {text}" for text, names in about_metrics.items()),
+    ]
 
 
 def _cell(record: Record | None) -> str:
     if record is None:
         return "-"
-    return f"{record['value']:.4f}" if record["value"] is not None else "not computed"
+    if record["value"] is None:
+        return "not computed"
+    return f"{record['value']:.4f}{'*' if record.get('weights_in_loss') else ''}"

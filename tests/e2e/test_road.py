@@ -13,8 +13,8 @@ KEYED = ("download", "clips", "keypoints", "fit3dmm", "speech")
 
 def scored(model: str) -> set[str]:
     """The nodes that follow a model's last phase."""
-    features = f"features.{model}.self.landmarks.dlib68"
-    return {f"{stage}.{model}.self" for stage in ("generate", "samples", "score")} | {features, "report"}
+    seen = {f"features.{model}.self.{name}" for name in ("landmarks.dlib68", "imagenet.efficientnet_lite0")}
+    return {f"{stage}.{model}.self" for stage in ("generate", "samples", "score")} | seen | {"report"}
 
 
 AFTER_TRAINING = scored("fsrt")
@@ -26,6 +26,7 @@ def test_the_run_ends_with_scores_a_report_and_how_to_open_mlflow(micro):
     heads = next(line for line in out.splitlines() if line.startswith("metric"))
     assert re.split(r" {2,}", heads) == ["metric", "fsrt (ours)", "headgan (ours)", "copy-source", "codec"]
     assert "psnr_frame" in out
+    assert "fd_efflite0_b15: * the losses of fsrt look through efficientnet_lite0 too" in out
     assert "reenact ui" in out
     report = next(line.split()[1] for line in out.splitlines() if line.startswith("report  /"))
     assert "<html" in Path(report).read_text()[:200].lower()

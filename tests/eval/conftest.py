@@ -26,6 +26,7 @@ from pipelines.eval.protocols import EvaluationProtocol
 from pipelines.eval.sample_frames import publish_sample_frames
 from pipelines.eval.score import score_method
 from storage import shards
+from tests.eval.stand_in_features import BrightFaces, stand_in_features
 
 
 def clip_frames(seed: int, count: int = 9, size: int = 64) -> np.ndarray:
@@ -150,23 +151,6 @@ def as_stored(sample: dict[str, Any]) -> dict[str, Any]:
             extension, data = shards.encode_field(name, value)
             found[name] = shards.decode_field(name, data, extension)
     return found
-
-
-class BrightFaces:
-    """Finds a face in every picture but dark ones, and 68 points in it that move with the picture's
-    brightness."""
-
-    name = "bright"
-    darkest = 0.0
-
-    def detect(self, frames: np.ndarray) -> list[np.ndarray]:
-        box = np.array([[0, 0, 9, 9, 1.0]], np.float32)
-        return [box if frame.mean() >= self.darkest else box[:0] for frame in frames]
-
-    def landmarks(self, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        points = np.zeros((len(frames), 68, 2), np.float32) + frames.mean((1, 2, 3))[:, None, None]
-        points[np.isnan(boxes).any(axis=1)] = np.nan
-        return points
 
 
 @dataclass
@@ -332,7 +316,7 @@ class Road:
     protocol: EvaluationProtocol
     pairs: KeptContext
     generated: dict[str, KeptFamily]
-    features: dict[str, KeptFamily]
+    features: dict[str, dict[str, KeptFamily]]
     scores: dict[str, KeptContext]
     samples: dict[str, KeptContext]
 
@@ -404,7 +388,9 @@ def road(clips, recordings, tmp_path_factory) -> Road:
         points = (
             s for one in found for s in compute_dlib_landmarks({"generated": UnitSamples([one])}, None, nets)
         )
-        features[method] = KeptFamily(points)
+        features[method] = {"landmarks.dlib68": KeptFamily(points)}
+    for method in methods:
+        features[method] |= stand_in_families(generated[method], generated["truth"])
     for method in ("toy", "dark", *BASELINE_METHODS):
         scores[method] = scored_by(method, generated, features, tmp_path_factory.mktemp(method))
     samples = {
@@ -412,6 +398,15 @@ def road(clips, recordings, tmp_path_factory) -> Road:
         for model in ("toy", "dark")
     }
     return Road(protocol, context, generated, features, scores, samples)
+
+
+def stand_in_families(generated: KeptFamily, truth: KeptFamily) -> dict[str, KeptFamily]:
+    """Feature -> its family, of one method."""
+    made = [
+        stand_in_features(key, generated.read(key)["frames"], truth.read(key)["frames"])
+        for key in generated.keys
+    ]
+    return {name: KeptFamily([one[name] for one in made]) for name in made[0]}
 
 
 def samples_of(model: str, generated: dict[str, KeptFamily], out: Path) -> KeptContext:
@@ -425,12 +420,12 @@ def samples_of(model: str, generated: dict[str, KeptFamily], out: Path) -> KeptC
 
 
 def scored_by(
-    method: str, generated: dict[str, KeptFamily], features: dict[str, KeptFamily], out: Path
+    method: str, generated: dict[str, KeptFamily], features: dict[str, dict[str, KeptFamily]], out: Path
 ) -> KeptContext:
     """The node `score.<method>.self`."""
-    name = "landmarks.dlib68"
     inputs = {"generated": Shards(generated[method]), "truth": Shards(generated["truth"])}
-    inputs |= {name: Shards(features[method]), f"truth.{name}": Shards(features["truth"])}
+    inputs |= {name: Shards(family) for name, family in features[method].items()}
+    inputs |= {f"truth.{name}": Shards(family) for name, family in features["truth"].items()}
     for role, artifact in inputs.items():
         artifact.node = f"node of {role}"
     config = SimpleNamespace(metrics=tuple(METRICS))

@@ -1,22 +1,31 @@
 import numpy as np
 
-from models.perception import NETS
+from models.perception import NETS, net_on_backend
 from pipelines.engine.fingerprint import resolve_entry_point
 from pipelines.eval import features
-from pipelines.eval.features import METRIC_FEATURES, compute_dlib_landmarks, find_landmarks, largest_faces
+from pipelines.eval.features import (
+    FEATURE_STAGES,
+    METRIC_FEATURES,
+    compute_dlib_landmarks,
+    find_landmarks,
+    largest_faces,
+)
 from pipelines.eval.metrics import METRICS
 from storage.shards import FIELD_EXTENSIONS
 
 
 def test_every_feature_names_a_stage_a_field_and_nets_that_are_there():
-    for feature in METRIC_FEATURES.values():
-        assert callable(resolve_entry_point(feature.run))
-        assert feature.field in FIELD_EXTENSIONS
-        assert set(feature.nets) <= set(NETS)
+    assert list(FEATURE_STAGES) == list(METRIC_FEATURES)
+    for name, feature in METRIC_FEATURES.items():
+        assert callable(resolve_entry_point(FEATURE_STAGES[name]))
+        assert {*feature.fields, *feature.pair_fields} <= set(FIELD_EXTENSIONS)
+        assert {net_on_backend(net, "litert") for net in feature.nets} <= set(NETS)
 
 
-def test_every_metric_reads_frames_or_a_known_feature():
-    assert {metric.feature for metric in METRICS.values()} <= {features.FRAMES_FEATURE, *METRIC_FEATURES}
+def test_every_metric_reads_frames_or_a_field_of_a_known_feature():
+    known = {name: {*one.fields, *one.pair_fields} for name, one in METRIC_FEATURES.items()}
+    known[features.FRAMES_FEATURE] = {features.FRAMES_FEATURE}
+    assert [one.name for one in METRICS.values() if one.field not in known[one.feature]] == []
 
 
 def test_the_largest_of_several_faces_is_taken():

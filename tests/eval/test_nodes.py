@@ -47,9 +47,8 @@ def test_a_metric_that_is_new_changes_features_score_and_report_alone(graph, mon
     """Nodes that are there before and after are the same, but for those that score and report."""
     new = replace(metrics.METRICS["akd_l1_dlib"], name="new", feature="landmarks.new")
     monkeypatch.setitem(metrics.METRICS, "new", new)
-    monkeypatch.setitem(
-        features.METRIC_FEATURES, "landmarks.new", features.METRIC_FEATURES["landmarks.dlib68"]
-    )
+    for table in (features.METRIC_FEATURES, features.FEATURE_STAGES):
+        monkeypatch.setitem(table, "landmarks.new", table["landmarks.dlib68"])
     after = graph_of(f"eval.metrics=[{', '.join(metrics.METRICS)}]")
     added = set(after.nodes) - set(graph.nodes)
     assert added == {
@@ -122,7 +121,7 @@ def test_what_takes_less_time_than_a_worker_needs_to_start_gets_few_workers(grap
     light = {name for name in graph.nodes if graph[name].light}
     assert light == {
         *(f"generate.{method}.self" for method in ("truth", "copy_source", "codec")),
-        *(name for name in graph.nodes if name.startswith("features.")),
+        *(name for name in graph.nodes if name.endswith(".landmarks.dlib68")),
     }
 
 
@@ -161,8 +160,38 @@ def test_a_method_of_the_name_of_a_model_is_refused():
 )
 def test_a_score_is_told_what_kind_of_method_it_is_of(sets, kind):
     graph = graph_of(*sets)
-    assert graph["score.fsrt.self"].arguments == {"method": "fsrt", "kind": kind}
+    arguments = graph["score.fsrt.self"].arguments
+    assert (arguments["method"], arguments["kind"]) == ("fsrt", kind)
     assert graph["score.codec.self"].arguments["kind"] == "baseline"
+
+
+def test_a_score_is_told_what_nets_the_losses_of_its_model_look_through(graph):
+    def loss_nets(graph, method="fsrt"):
+        return graph[f"score.{method}.self"].arguments.get("loss_nets", "")
+
+    assert loss_nets(graph) == "efficientnet_lite0"
+    assert loss_nets(graph, "codec") == ""
+    assert loss_nets(graph_of("fsrt.perceptual_net=vgg19")) == "vgg19"
+    assert loss_nets(graph_of("fsrt.perceptual_net=vgg19_random")) == ""  # it learnt from nothing
+    assert loss_nets(graph_of("models=[fsrt]", "fsrt.weights=fsrt_vox")) == ""
+
+
+def test_frames_are_compared_with_the_truths_where_maps_are_too_large_to_keep(graph):
+    name = "imagenet.efficientnet_lite0"
+    ours, truth = graph[f"features.fsrt.self.{name}"], graph[f"features.truth.self.{name}"]
+    assert (set(ours.reads), set(truth.reads)) == ({"generated", "truth"}, {"generated"})
+    assert set(ours.writes) - set(truth.writes) == {"map_distance"}
+    score = graph["score.fsrt.self"].reads
+    assert "map_distance" in score[name].fields
+    assert "map_distance" not in score[f"truth.{name}"].fields
+
+
+def test_nets_of_features_run_on_the_backend_of_the_run(graph):
+    name = "features.fsrt.self.landmarks.mesh468_iris"
+    assert graph[name].nets == ["mp_face.litert", "mesh468_iris.litert", "analytic_head"]
+    other = graph_of("perception.backend=torch")[name]
+    assert "mesh468_iris.torch" in other.nets
+    assert {one.missing_weights for one in (graph[name], other)} == {"skip"}
 
 
 def test_a_model_of_released_weights_is_generated_and_scored_without_training():

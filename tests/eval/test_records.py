@@ -1,5 +1,7 @@
 """Values of frames, reduced over a method's own frames, over two methods' and over all methods'."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -96,6 +98,62 @@ def test_no_frame_with_a_face_leaves_the_value_out_and_explains_why():
 @pytest.mark.parametrize(("lost", "often"), [(5, False), (6, True)])
 def test_more_than_5_percent_without_a_face_is_often(lost, often):
     assert own(values([NONE] * lost + [1.0] * (100 - lost))).often_missing is often
+
+
+# --- sets of frames -----------------------------------------------------------------------------------------
+def of_set(value, *pairs):
+    rows = values(*pairs, metric="fd_efflite0")
+    return [replace(one, set_value=value) for one in rows]
+
+
+def fd_records(**methods):
+    named = [Method(name=name, kind="trained") for name in methods]
+    records = shared_frame_metric_records(methods, named, ["fd_efflite0"], "p", BOOTSTRAP)
+    return {record.method: record for record in records}
+
+
+def test_a_distance_of_sets_has_one_value_and_no_interval():
+    record = own(of_set(7.5, [1, 1], [1, 1]), "fd_efflite0")
+    assert (record.value, record.low, record.n, record.pairs) == (7.5, None, 4, 2)
+
+
+def test_sets_of_the_same_frames_stand_in_one_table():
+    found = fd_records(a=of_set(7.5, [1, 1]), b=of_set(9.0, [1, 1]))
+    assert {name: one.value for name, one in found.items()} == {"a": 7.5, "b": 9.0}
+
+
+def test_a_set_that_others_have_a_part_of_is_left_out_of_their_table():
+    found = fd_records(a=of_set(7.5, [1, 1]), b=of_set(9.0, [1, NONE]))
+    assert (found["a"].value, found["b"].value) == (None, 9.0)
+    assert found["a"].note.startswith("not computed: compares sets of frames, and all methods have too few")
+
+
+def test_two_methods_are_compared_by_sets_of_the_same_frames_alone():
+    fd = METRICS["fd_efflite0"]
+    first, second = of_set(7.5, [1, 1], [1, 1]), of_set(9.0, [1, 1], [1, 1])
+    difference = compare_methods(fd, ("a", first), ("b", second), BOOTSTRAP)
+    assert (difference.value, difference.low, difference.n) == (-1.5, None, 4)
+    assert difference.first_is_better
+    assert not difference.is_significant
+    part = of_set(9.0, [1, NONE], [1, 1])
+    assert compare_methods(fd, ("a", first), ("b", part), BOOTSTRAP) is None
+
+
+def test_the_weights_that_judge_and_loss_share_are_named():
+    rows = of_set(7.5, [1, 1])
+    for nets, shared in ((("vgg19",), []), (("vgg19", "efficientnet_lite0"), ["efficientnet_lite0"])):
+        method = Method(name="toy", kind="trained", loss_nets=nets)
+        (record,) = own_frame_metric_records(rows, method, ["fd_efflite0"], "p", BOOTSTRAP)
+        assert record.weights_in_loss == shared
+
+
+def test_a_loss_by_another_composite_of_the_same_weights_counts():
+    method = Method(name="toy", kind="trained", loss_nets=("net3d_mesh468", "dlib_resnet"))
+    names = ["akd_l1_dlib", "pose_mesh", "id_l2_dlib"]
+    records = own_frame_metric_records([], method, names, "p", BOOTSTRAP)
+    assert [one.weights_in_loss for one in records] == [
+        [], ["mp_mesh468"], ["mp_mesh468", "dlib_resnet"]
+    ]  # fmt: skip
 
 
 # --- all methods --------------------------------------------------------------------------------------------

@@ -82,7 +82,8 @@ def test_a_method_that_often_shows_no_face_is_never_the_best(one):
 
 def test_a_method_that_often_shows_no_face_does_not_beat_the_copy_by_its_landmarks(one):
     text = report_page.model_conclusion(one, "dark")
-    assert "AKD (dlib), AKD L2 (dlib) are not counted: no value in more than 5% of its frames" in text
+    assert "AKD (dlib), AKD L2 (dlib), AKD (mesh)" in text
+    assert "ID L2 (dlib) are not counted: no value in more than 5% of its frames" in text
     assert "AKD" not in text.partition(";")[0]
     assert "not counted" not in report_page.model_conclusion(one, "toy")
 
@@ -105,6 +106,43 @@ def test_a_value_that_leaves_out_many_frames_is_marked(one):
 def test_a_metric_that_could_not_be_computed_explains_why(one):
     record = replace(one.shared[0], value=None, note="not computed: needs dlib_sp68")
     assert "not computed: needs dlib_sp68" in report_page._cell(record, None)
+
+
+def test_a_distance_of_few_frames_says_of_how_many(one):
+    record = one.find_record("fd_efflite0", "toy")
+    assert (record.n, record.low) == (24, None)
+    assert "n = 24" in report_page._cell(record, None)
+    assert "n = " not in report_page._cell(replace(record, n=2000), None)
+
+
+def test_a_value_by_a_net_of_the_models_own_losses_is_marked_and_explained(one):
+    assert "†" not in report_page._results(one)
+    judged = ("lpips_efflite0_unlearned", "fd_efflite0")
+
+    def trained(records):
+        return [
+            replace(r, weights_in_loss=["efficientnet_lite0"])
+            if r.method == "toy" and r.name in judged
+            else r
+            for r in records
+        ]
+
+    found = replace(one, own=trained(one.own), shared=trained(one.shared))
+    text = report_page._results(found)
+    assert text.count("†<span") == 4  # in both tables
+    assert (
+        "judged by a net that its own loss looked through in training (toy against efficientnet_lite0)"
+        in text
+    )
+    assert "EffNet distance, FD (EffNet): by a net of its own losses." in report_page.model_conclusion(
+        found, "toy"
+    )
+    assert "own losses" not in report_page.model_conclusion(found, "dark")
+
+
+def test_a_metric_that_compares_sets_has_no_dots(one):
+    assert report_page._chart(one, "fd_efflite0") == ""
+    assert report_page._chart(one, "csim_dlib_centred")
 
 
 def test_two_methods_are_compared_in_a_table_of_their_own(one):
@@ -142,5 +180,5 @@ def test_models_differ_in_colour_and_the_copied_source_is_grey(one):
 def test_the_verdict_counts_the_metrics_that_the_model_wins(one):
     text = report_page.model_conclusion(one, "toy")
     won = sum(d.first_is_better for d in one.differences if (d.first, d.second) == ("toy", "copy_source"))
-    assert f"beats copying the source frame on {won} of 6 metrics (L1, PSNR, " in text
+    assert f"beats copying the source frame on {won} of 16 metrics (L1, PSNR, " in text
     assert "an indication, not a finding" in text

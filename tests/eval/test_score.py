@@ -13,8 +13,8 @@ def families_of(road, method="toy"):
     return {
         "generated": road.generated[method],
         "truth": road.generated["truth"],
-        FEATURE: road.features[method],
-        f"truth.{FEATURE}": road.features["truth"],
+        **road.features[method],
+        **{f"truth.{name}": family for name, family in road.features["truth"].items()},
     }
 
 
@@ -60,7 +60,7 @@ def test_a_feature_without_its_weights_is_named_not_replaced(road, kept_family):
     families = families_of(road)
     key = families["generated"].keys[0]
     families[FEATURE] = kept_family([{"__key__": key, "needs": {"weights": "dlib_sp68"}}])
-    (found,) = score.score_pairs([key], ["akd_l1_dlib"], families)
+    (found,) = score.score_pairs([key], ["akd_l1_dlib"], families, {}).values
     assert (found.needs, len(found.values)) == ("dlib_sp68", 0)
 
 
@@ -79,16 +79,18 @@ def test_each_frame_and_feature_is_read_once(road):
             return self.family.read(key, fields)
 
     families = {role: Counting(role, family) for role, family in families_of(road).items()}
-    score.score_pairs(families["generated"].keys[:1], list(METRICS), families)
-    of = {role: "frames" if role in ("generated", "truth") else "landmarks" for role in families}
-    assert sorted(asked) == sorted(of.items())
+    score.score_pairs(families["generated"].keys[:1], list(METRICS), families, {})
+    assert len(asked) == len(set(asked))
+    assert {("generated", "frames"), ("truth", "frames"), (FEATURE, "landmarks")} <= set(asked)
+    assert ("imagenet.efficientnet_lite0", "map_distance") in asked
+    assert ("truth.imagenet.efficientnet_lite0", "map_distance") not in asked
 
 
 def test_a_pair_that_the_method_lacks_counts_as_missing_with_all_of_its_frames(road, kept_family):
     families = families_of(road)
     first, second, *_ = families["truth"].keys
     families["generated"] = kept_family([{"__key__": first, **families["generated"].read(first)}])
-    rows = score.score_pairs([first, second], ["l1", "akd_l1_dlib"], families)
+    rows = score.score_pairs([first, second], ["l1", "akd_l1_dlib"], families, {}).values
     lost = [row for row in rows if row.pair == second]
     assert [(row.metric, row.undetected, np.isfinite(row.values).sum()) for row in lost] == [
         ("l1", 6, 0), ("akd_l1_dlib", 6, 0)
@@ -97,11 +99,76 @@ def test_a_pair_that_the_method_lacks_counts_as_missing_with_all_of_its_frames(r
 
 @pytest.mark.parametrize(("pairs", "sizes"), [(3, [3]), (9, [3, 3, 3]), (80, [10] * 8)])
 def test_few_pairs_are_few_tasks(pairs, sizes, monkeypatch):
-    monkeypatch.setattr(score, "score_pairs", lambda keys, metrics, families: list(keys))
+    monkeypatch.setattr(score, "score_pairs", lambda keys, metrics, families, centres: list(keys))
     keys = [str(n) for n in range(pairs)]
-    tasks = list(score._in_tasks(keys, [], {}, {}))
+    tasks = list(score._in_tasks(keys, [], {}, {}, {}))
     assert [len(task) for task in tasks] == sizes
     assert sorted(key for task in tasks for key in task) == sorted(keys)
+
+
+# --- centres and sets ---------------------------------------------------------------------------------------
+def test_the_centre_is_the_mean_of_the_truths_frames_that_have_the_feature(road):
+    families = families_of(road, "dark")
+    family = families["truth.identity.dlib_resnet"]
+    vectors = np.concatenate([family.read(key)["embedding"] for key in family.keys])
+    (centre,) = score.truth_feature_means(list(METRICS), families).values()
+    assert centre == pytest.approx(vectors.astype(np.float64).mean(0), rel=1e-12)
+    assert score.truth_feature_means(["l1"], families) == {}
+
+
+def test_a_centred_cosine_is_that_of_what_the_features_differ_in_from_the_mean(road):
+    families = families_of(road)
+    centres = score.truth_feature_means(["csim_dlib_centred"], families)
+    key = families["truth"].keys[0]
+    (found,) = score.score_pairs([key], ["csim_dlib_centred"], families, centres).values
+    a, b = (
+        families[role].read(key)["embedding"].astype(np.float64) - centres["csim_dlib_centred"]
+        for role in ("identity.dlib_resnet", "truth.identity.dlib_resnet")
+    )
+    expected = [x @ y / np.sqrt((x @ x) * (y @ y)) for x, y in zip(a, b, strict=True)]
+    assert found.values == pytest.approx(expected, abs=1e-12)
+
+
+def test_of_one_person_nothing_is_centred_and_the_note_says_so(road, kept_family):
+    families = families_of(road)
+    one = [key for key in families["truth"].keys if key.startswith("id1")]
+    families["truth"] = kept_family([families["truth"].read(key) for key in one])
+    centres = score.truth_feature_means(["csim_dlib_centred"], families)
+    assert centres == {"csim_dlib_centred": "real frames of 2 people or more, there are 1"}
+    rows = score.score_pairs(one, ["csim_dlib_centred"], families, centres).values
+    assert {row.needs for row in rows} == set(centres.values())
+
+
+def test_the_centre_of_a_metric_without_its_net_names_the_weights(road, kept_family):
+    families = families_of(road)
+    missing = [{"__key__": key, "needs": {"weights": "dlib_resnet"}} for key in families["truth"].keys]
+    families["truth.identity.dlib_resnet"] = kept_family(missing)
+    assert score.truth_feature_means(["csim_dlib_centred"], families) == {"csim_dlib_centred": "dlib_resnet"}
+
+
+def test_moments_of_pairs_add_up_to_those_of_all(road):
+    families = families_of(road, "dark")
+    keys, name = families["truth"].keys, "fd_efflite0"
+    whole = score.score_pairs(keys, [name], families, {}).moments
+    parts: dict = {}
+    for key in keys:
+        parts = score._add_moments(parts, score.score_pairs([key], [name], families, {}).moments)
+    for one, other in zip(whole[name], parts[name], strict=True):
+        assert one.n == other.n == 24
+        assert one.outer == pytest.approx(other.outer, rel=1e-12)
+
+
+def test_a_distance_of_sets_stands_in_each_of_its_rows(road):
+    found = {method: {row.set_value for row in rows_of(road, method, "fd_efflite0")}
+             for method in ("toy", "dark")}  # fmt: skip
+    (toy,), (dark,) = found.values()
+    assert 0 < toy < dark
+    assert {row.set_value for row in rows_of(road, "toy", "l1")} == {None}
+
+
+def test_the_mean_that_was_taken_is_kept_with_the_run(road):
+    kept = json.loads((road.scores["toy"].out / score.CENTRES_FILE).read_text())
+    assert [(name, len(mean)) for name, mean in kept.items()] == [("csim_dlib_centred", 16 * 3)]
 
 
 # --- the node -----------------------------------------------------------------------------------------------

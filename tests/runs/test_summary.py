@@ -39,3 +39,22 @@ def test_a_metric_that_leaves_out_frames_says_how_many():
     some = [record(method) | {"n": 16, "missing": 76} for method in ("fsrt", "copy_source")]
     lines = format_score_table(some)
     assert lines[2:] == ["  l1: over 16 of 92 frames, the others show no face somewhere"]
+
+
+def test_metrics_of_which_the_same_is_to_be_said_share_a_line():
+    note = "not computed: needs mp_iris"
+    lines = format_score_table([record("fsrt", None, note) | {"name": name} for name in ("a_mesh", "b_mesh")])
+    assert lines[3:] == [f"  a_mesh, b_mesh: {note}"]
+
+
+def test_a_value_by_a_net_of_the_models_own_losses_is_marked_and_explained():
+    judged = record("fsrt") | {"name": "fd_efflite0", "weights_in_loss": ["efficientnet_lite0"]}
+    other = record("headgan") | {"name": "fd_efflite0", "weights_in_loss": []}
+    lines = format_score_table([judged, other])
+    assert lines[1].split() == ["fd_efflite0", "1.0000*", "1.0000"]
+    assert lines[2:] == ["  fd_efflite0: * the losses of fsrt look through efficientnet_lite0 too"]
+
+
+def test_a_long_name_of_a_metric_does_not_touch_its_values():
+    lines = format_score_table([record("fsrt", 12345.6) | {"name": "lpips_efflite0_unlearned"}])
+    assert lines[1].split() == ["lpips_efflite0_unlearned", "12345.6000"]

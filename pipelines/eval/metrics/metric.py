@@ -3,7 +3,8 @@ value for each frame, and how the mean of these becomes the metric's value.
 
 T = frames of a pair; images are float64 RGB in [0,1], shape (T,H,W,3). The values of frames are kept, so that
 methods can be compared on any frames that they share, and resampled for an interval, without scoring them
-again.
+again. A metric that compares two sets of frames, as a Frechet distance does, has no values of frames: it is
+computed from the moments of both sets, and stands for all frames of a method or for none.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Literal
 import numpy as np
 from msgspec import Struct
 
-from pipelines.eval.features import FRAMES_FEATURE
+from pipelines.eval.features import FRAMES_FEATURE, METRIC_FEATURES
+from pipelines.eval.metrics.moments import FeatureMoments
 
 
 class FrameSums(Struct, frozen=True):
@@ -35,6 +37,18 @@ def _mean(mean: float) -> float:
     return mean
 
 
+def is_present_per_frame(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Two (T,...) -> (T,): 1 where both have the feature, NaN elsewhere; of a metric that compares sets,
+    which frames are in them."""
+    both = [np.isfinite(one.reshape(len(one), -1)).all(axis=1) for one in (prediction, target)]
+    return np.where(both[0] & both[1], 1.0, np.nan)
+
+
+def value_of_feature(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """(T,) of a method -> (T,) float64: of a metric whose feature is the value of each frame already."""
+    return prediction.astype(np.float64)
+
+
 class Metric(Struct, frozen=True, kw_only=True):
     name: str
     """Two values may be compared only if name, variant, backend and protocol agree."""
@@ -48,8 +62,21 @@ class Metric(Struct, frozen=True, kw_only=True):
     """(T,...) of the method and (T,...) of the truth -> (T,) float64, NaN where either lacks the feature."""
     feature: str = FRAMES_FEATURE
     """What it compares: the frames themselves, float64 in [0,1], or a name in METRIC_FEATURES."""
+    field: str = FRAMES_FEATURE
+    """Which of the feature's fields."""
     finish: Callable[[float], float] = _mean
     """From the mean over frames to the value."""
+    centred: bool = False
+    """The mean of the truth's feature over all frames of the protocol is taken from both sides before
+    `per_frame`."""
+    of_sets: Callable[[FeatureMoments, FeatureMoments], float] | None = None
+    """Of a metric that compares sets of frames: (the method's, the truth's) -> the value, NaN where there are
+    too few frames; `per_frame` then says which frames are in the sets."""
+
+    @property
+    def feature_includes_truth(self) -> bool:
+        """Whether its feature is of the method's frames and the truth's together."""
+        return self.feature != FRAMES_FEATURE and self.field in METRIC_FEATURES[self.feature].pair_fields
 
     def compute(self, sums: FrameSums) -> float:
         """NaN where no frame entered."""

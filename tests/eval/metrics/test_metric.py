@@ -12,11 +12,16 @@ from hypothesis import strategies as st
 from pipelines.eval.features import FRAMES_FEATURE
 from pipelines.eval.metrics import METRICS, FrameSums, Metric, sum_frame_values
 
+FIELD_SHAPES = {
+    "frames": (12, 12, 3), "landmarks": (68, 2), "openness": (2,), "angles": (3,), "embedding": (128,),
+    "head_features": (8,), "block_features": (4,), "map_distance": (),
+}  # fmt: skip
+
 
 def _values(metric: Metric, frames: int, seed: int) -> np.ndarray:
     """Of a made-up clip; some frames of metrics that compare faces have none."""
     rng = np.random.default_rng(seed)
-    shape = (12, 12, 3) if metric.feature == FRAMES_FEATURE else (68, 2)
+    shape = FIELD_SHAPES[metric.field]
     a, b = rng.random((2, frames, *shape))
     if metric.feature != FRAMES_FEATURE:
         a[rng.random(frames) < 0.3] = np.nan

@@ -1,0 +1,42 @@
+"""How alike two faces are by dlib's embedding.
+
+`csim_dlib_centred` is the cosine that the literature calls CSIM, of another net: dlib's embeddings share a
+large mean, so that raw cosines of different people are .85 in the median; less the mean over the real frames
+they are about 0, as ArcFace's are, or below where these are of few people. `id_l2_dlib` is the distance that
+dlib's threshold of 0.6 is for, which accepts some 5 % of pairs of different people, more among those unlike
+its training data.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipelines.eval.features import IDENTITY_FEATURE
+from pipelines.eval.metrics.metric import Metric
+
+
+def embedding_cosine_per_frame(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Two (T,D) -> cosine of each frame (T,), NaN where either has no face."""
+    a, b = prediction.astype(np.float64), target.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a vector of length 0 has no direction
+        return (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+
+
+def embedding_l2_per_frame(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Two (T,D) -> Euclidean distance of each frame (T,), NaN where either has no face."""
+    return np.linalg.norm(prediction.astype(np.float64) - target, axis=1)
+
+
+CSIM_DLIB_CENTRED_METRIC = Metric(
+    name="csim_dlib_centred", title="CSIM centred (dlib)", variant="mean_cosine_less_truth_mean_256px",
+    better="up", unit="", per_frame=embedding_cosine_per_frame, feature=IDENTITY_FEATURE, field="embedding",
+    centred=True,
+    meaning="cosine of dlib's face embeddings of the generated and the real frame, less their mean over all "
+    "real frames; 1 = the same face, 0 or less = another one",
+)  # fmt: skip
+ID_L2_DLIB_METRIC = Metric(
+    name="id_l2_dlib", title="ID L2 (dlib)", variant="mean_euclidean_128_256px", better="down", unit="",
+    per_frame=embedding_l2_per_frame, feature=IDENTITY_FEATURE, field="embedding",
+    meaning="distance of the same embeddings; by dlib's own threshold below 0.6 is one person, as some "
+    "5 % of pairs of different people are, too",
+)  # fmt: skip
