@@ -48,6 +48,8 @@ with its interval. Bold: the interval leaves out zero.</p>"""
 DOTS_NOTE = """<p class="soft small">Each dot is a pair, the tick the value over all, the bar its interval, on
 the frames that all methods share. The ground truth through the codec is left out: it is far better than the
 others and would flatten them.</p>"""
+MAX_METRIC_COLUMNS = 6
+"""Of a table as wide as the page."""
 LOSS_NET_MARK = "†"
 """Beside values by a net that a loss of the model's training looked through."""
 FEW_FRAMES_OF_SET = 2000
@@ -176,24 +178,32 @@ def _rejected(one: ProtocolResults) -> str:
 
 
 def _table(one: ProtocolResults, own: bool) -> str:
+    """As many tables as it takes: what lies beyond the page's edge is not seen."""
+    names = one.metric_names
+    return "".join(
+        _part_of_table(one, own, names[start : start + MAX_METRIC_COLUMNS])
+        for start in range(0, len(names), MAX_METRIC_COLUMNS)
+    )
+
+
+def _part_of_table(one: ProtocolResults, own: bool, names: Sequence[str]) -> str:
     heads = ["method"]
-    for name in one.metric_names:
+    for name in names:
         metric = METRICS[name]
         unit = f" [{metric.unit}]" if metric.unit and metric.unit != "[0,1]" else ""
         heads.append(
             f"{escape_html(metric.title)}{escape_html(unit)} {'↑' if metric.better == 'up' else '↓'}"
         )
-    best = {name: _best(one, name, own) for name in one.metric_names}
+    best = {name: _best(one, name, own) for name in names}
     rows = []
     for model in one.models:
-        cells = "".join(_cell(one.find_record(n, model, own), best[n]) for n in one.metric_names)
+        cells = "".join(_cell(one.find_record(n, model, own), best[n]) for n in names)
         tags = _tags(one.provenance.get(model, {}))
         kind = f'<span class="ci">{METHOD_KIND_TEXTS[one.summaries[model].kind]}</span>'
         rows.append(f'<tr class="model"><td>{escape_html(model)}{kind}<br>{tags}</td>{cells}</tr>')
     for method, meaning in BASELINE_TEXTS.items():
         cells = "".join(
-            _cell(one.find_record(n, method, own), best[n] if method == COPY_METHOD else None)
-            for n in one.metric_names
+            _cell(one.find_record(n, method, own), best[n] if method == COPY_METHOD else None) for n in names
         )
         rows.append(
             f'<tr class="base"><td '
@@ -240,6 +250,13 @@ def _cell(record: MetricRecord | None, best: float | None) -> str:
 
 
 def _differences(differences: Sequence[MethodDifference]) -> str:
+    """As many tables as it takes."""
+    names = list(dict.fromkeys(d.metric for d in differences))
+    parts = [names[start : start + MAX_METRIC_COLUMNS] for start in range(0, len(names), MAX_METRIC_COLUMNS)]
+    return "".join(_differences_in([d for d in differences if d.metric in part]) for part in parts)
+
+
+def _differences_in(differences: Sequence[MethodDifference]) -> str:
     names = list(dict.fromkeys(d.metric for d in differences))
     lines: dict[tuple[str, str], dict[str, str]] = {}
     for one in differences:
