@@ -110,7 +110,10 @@ def find_landmarks(frames: np.ndarray, detector: FaceDetector, landmarker: Landm
 
 
 def resize_for_nets(frames: np.ndarray) -> np.ndarray:
-    """(T,S,S,3) uint8 -> (T,256,256,3) uint8."""
+    """(T,S,S,3) uint8 -> (T,256,256,3) uint8; frames of that size as they are, since the way to floats and
+    back takes longer than the nets."""
+    if frames.shape[1:3] == (NET_FRAME_SIZE, NET_FRAME_SIZE):
+        return frames
     return picture_grids.to_uint8(picture_grids.resize_frames(frames, NET_FRAME_SIZE))
 
 

@@ -11,6 +11,7 @@ from pipelines.eval.features import (
     largest_faces,
 )
 from pipelines.eval.metrics import METRICS
+from pipelines.figures import picture_grids
 from storage.shards import FIELD_EXTENSIONS
 
 
@@ -33,6 +34,12 @@ def test_the_largest_of_several_faces_is_taken():
     boxes = largest_faces([np.array([small, large], np.float32), np.zeros((0, 5), np.float32)])
     np.testing.assert_array_equal(boxes[0], large[:4])
     assert np.isnan(boxes[1]).all()
+
+
+def test_frames_of_256_px_are_what_resizing_them_would_give():
+    frames = np.random.default_rng(0).integers(0, 256, (1, 256, 256, 3), dtype=np.uint8)
+    resized = picture_grids.to_uint8(picture_grids.resize_frames(frames, 256))
+    np.testing.assert_array_equal(features.resize_for_nets(frames), resized)
 
 
 def test_landmarks_are_sought_at_256_px(bright_faces):
