@@ -125,8 +125,9 @@ def _brow_height(landmarks: np.ndarray) -> np.ndarray:
     return ((landmarks[:, 17:27].mean(1) - landmarks[:, 36:48].mean(1)) * up).sum(1)
 
 
-def _openness(landmarks: np.ndarray, first: int) -> np.ndarray:
-    """Eye aspect ratio: both pairs of lid points over the corners' distance."""
+def eye_aspect_ratio(landmarks: np.ndarray, first: int) -> np.ndarray:
+    """Landmarks (T,68,2), and the first of an eye's six -> (T,): both pairs of lid points over the corners'
+    distance."""
     eye = landmarks[:, first : first + 6]
     lids = np.linalg.norm(eye[:, 1:3] - eye[:, [5, 4]], axis=-1).mean(1)
     return lids / np.linalg.norm(eye[:, 0] - eye[:, 3], axis=-1)
@@ -136,8 +137,8 @@ MEASURES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
     "lips, jaw": (lambda p: _gap(p, 62, 66), "jaw_open"),
     "brow height": (_brow_height, ""),
     "mouth width": (lambda p: _gap(p, 48, 54), ""),
-    "left eye": (lambda p: -_openness(p, 36), "blink_left"),
-    "right eye": (lambda p: -_openness(p, 42), "blink_right"),
+    "left eye": (lambda p: -eye_aspect_ratio(p, 36), "blink_left"),
+    "right eye": (lambda p: -eye_aspect_ratio(p, 42), "blink_right"),
 }
 """Measured on landmarks (T,68,2) -> (T,); the expression of the truth that it should follow, "" where several
 move it: then the same measure on the truth's landmarks."""
