@@ -348,7 +348,7 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "ai_edge_litert": "ai-edge-litert",
     "dlib": "dlib-bin",
-    "cv2": "face-alignment",
+    "cv2": "opencv-python",
     "face_alignment": "face-alignment",
 }
 NO_MATTER = {
@@ -423,7 +423,7 @@ def test_the_backend_of_mediapipes_nets_is_in_the_key_of_those_who_use_them():
     }
     for backend, graph in on.items():
         assert graph["clips"].nets == [f"mp_face.{backend}"]
-        assert graph["keypoints.main"].nets == ["dlib_hog", f"mesh468_iris.{backend}"]
+        assert graph["keypoints.main"].nets == [f"mp_face.{backend}", f"mesh468_iris.{backend}"]
         assert "perception.backend" in graph["clips"].config
     assert on["litert"]["fit3dmm.main"] == on["torch"]["fit3dmm.main"]
     assert on["litert"]["speech.main"] == on["torch"]["speech.main"]

@@ -26,9 +26,10 @@ class NetEntry(NamedTuple):
 
 
 _MP_FACE, _MP_MESH = ("mp_face_short", "mp_face_full", "mp_mesh468"), ("mp_mesh468",)
-_LITERT = ("ai-edge-litert", "torch")
+_LITERT = ("ai-edge-litert", "opencv-python", "torch")
+_CROPS = ("opencv-python", "torch")
 _TORCH, _DLIB, _SCIPY = ("torch",), ("dlib-bin",), ("scipy",)
-_FAN, _WAV2VEC = ("face-alignment", "torch"), ("torch", "transformers")
+_FAN, _WAV2VEC = ("face-alignment", "opencv-python", "torch"), ("torch", "transformers")
 
 
 NETS: dict[str, NetEntry] = {
@@ -56,7 +57,7 @@ NETS: dict[str, NetEntry] = {
         packages=_DLIB,
     ),
     "dlib_resnet": NetEntry(
-        "models.perception.faces.dlib_resnet:load_dlib_resnet", ("dlib_resnet",), gpu=True, packages=_TORCH
+        "models.perception.faces.dlib_resnet:load_dlib_resnet", ("dlib_resnet",), gpu=True, packages=_CROPS
     ),
     "dlib_ladder": NetEntry(
         "models.perception.faces.dlib_faces:load_hog_cnn_detector", ("dlib_mmod",), packages=_DLIB
@@ -71,13 +72,13 @@ NETS: dict[str, NetEntry] = {
         "models.perception.faces.blazeface:load_mp_face_litert", _MP_FACE, packages=_LITERT
     ),
     "mp_face.torch": NetEntry(
-        "models.perception.faces.blazeface:load_mp_face_torch", _MP_FACE, gpu=True, packages=_TORCH
+        "models.perception.faces.blazeface:load_mp_face_torch", _MP_FACE, gpu=True, packages=_CROPS
     ),
     "mesh468.litert": NetEntry(
         "models.perception.faces.face_mesh:load_mesh468_litert", _MP_MESH, packages=_LITERT
     ),
     "mesh468.torch": NetEntry(
-        "models.perception.faces.face_mesh:load_mesh468_torch", _MP_MESH, gpu=True, packages=_TORCH
+        "models.perception.faces.face_mesh:load_mesh468_torch", _MP_MESH, gpu=True, packages=_CROPS
     ),
     "mesh468_iris.litert": NetEntry(
         "models.perception.faces.face_mesh:load_mesh468_iris_litert",
@@ -88,7 +89,7 @@ NETS: dict[str, NetEntry] = {
         "models.perception.faces.face_mesh:load_mesh468_iris_torch",
         (*_MP_MESH, "mp_iris"),
         gpu=True,
-        packages=_TORCH,
+        packages=_CROPS,
     ),
     "dlib128_mesh.litert": NetEntry(
         "models.perception.faces.mesh_identity:load_dlib128_mesh_litert",
@@ -99,13 +100,13 @@ NETS: dict[str, NetEntry] = {
         "models.perception.faces.mesh_identity:load_dlib128_mesh_torch",
         (*_MP_MESH, "dlib_resnet"),
         gpu=True,
-        packages=_TORCH,
+        packages=_CROPS,
     ),
     "net3d_mesh468": NetEntry(
         "models.perception.head.net3d:load_net3d_mesh468",
         _MP_MESH,
         gpu=True,
-        packages=("scipy", "torch"),
+        packages=(*_CROPS, "scipy"),
     ),
     "s3fd": NetEntry("models.perception.faces.s3fd:load_s3fd", ("s3fd",), gpu=True, packages=_FAN),
     "fan2d": NetEntry("models.perception.faces.fan:load_fan_2d", ("fan2d",), gpu=True, packages=_FAN),

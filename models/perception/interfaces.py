@@ -48,9 +48,17 @@ class Landmarker(Protocol):
         ...
 
     def predict(
-        self, frames: np.ndarray, boxes: np.ndarray, rolls: np.ndarray | None = None
+        self,
+        frames: np.ndarray,
+        boxes: np.ndarray,
+        rolls: np.ndarray | None = None,
+        detected: np.ndarray | None = None,
     ) -> LandmarkPrediction:
-        """The same landmarks with what else the net knows of them."""
+        """The same landmarks with what else the net knows of them.
+
+        detected: (T,) bool, of frames in a row, those whose boxes the others were interpolated from: a net
+        that looks at a face twice may look first at these alone. None = every box is of its own frame.
+        """
         ...
 
 

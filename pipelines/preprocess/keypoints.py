@@ -132,7 +132,7 @@ def _keypoints(
     boxes = (
         read_clip_boxes(clip) if detector is None else _detect_boxes(frames, settings, detector, landmarker)
     )
-    points = landmarker.predict(frames, boxes.boxes, boxes.rolls)
+    points = landmarker.predict(frames, boxes.boxes, boxes.rolls, boxes.detected)
     lost = ~np.isfinite(points.landmarks).all((1, 2))  # no box, or no face in it
     score = boxes.scores if points.score is None else points.score
     boxes.boxes[lost], score[lost] = np.nan, 0
@@ -168,6 +168,8 @@ class FaceBoxes(NamedTuple):
     """(T,) float32."""
     rolls: np.ndarray | None = None
     """(T,) float32 radians, of detectors that see the roll."""
+    detected: np.ndarray | None = None
+    """(T,) bool: the frames whose boxes were detected, where the others are interpolated."""
 
 
 def read_clip_boxes(clip: Sample) -> FaceBoxes:
@@ -207,7 +209,7 @@ def interpolate_boxes(faces: np.ndarray, seen: np.ndarray, frames: int, max_gap:
     boxes[inside] = every[inside, :4]
     score[inside] = np.maximum(every[inside, 4], 1e-6)  # HOG may report a score of exactly 0
     rolls = np.interp(clock, seen, np.unwrap(faces[:, 5])).astype(np.float32) if faces.shape[1] > 5 else None
-    return FaceBoxes(boxes, score, rolls)
+    return FaceBoxes(boxes, score, rolls, np.isin(clock, seen))
 
 
 def _main_faces(

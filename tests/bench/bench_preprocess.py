@@ -1,5 +1,5 @@
-"""CPU milliseconds a frame of each preprocessing stage, bare: no Ray, no store, one thread; with dlib's nets and
-with MediaPipe's, on the same videos, in turn.
+"""CPU milliseconds a frame of each preprocessing stage, bare: no Ray, no store, one thread; with the nets of
+dlib and of MediaPipe, on the same videos, in turn.
 
 python -m pytest -m bench -s tests/bench/bench_preprocess.py
 

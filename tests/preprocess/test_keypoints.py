@@ -128,16 +128,17 @@ def test_the_largest_face_is_taken_in_each_frame_by_itself():
 
 def test_boxes_between_detections_are_interpolated():
     faces = np.array([[0, 0, 10, 10, 1], [4, 0, 14, 10, 3]], np.float32)
-    boxes, score, _ = interpolate_boxes(faces, np.array([2, 6]), 9, max_gap=4)
+    boxes, score, _, detected = interpolate_boxes(faces, np.array([2, 6]), 9, max_gap=4)
     np.testing.assert_allclose(boxes[2:7, 0], [0, 1, 2, 3, 4])
     np.testing.assert_allclose(score[2:7], [1, 1.5, 2, 2.5, 3])
     assert np.isnan(boxes[[0, 1, 7, 8]]).all()
     assert (score[[0, 1, 7, 8]] == 0).all()
+    assert np.flatnonzero(detected).tolist() == [2, 6]
 
 
 def test_a_long_gap_stays_open():
     faces = np.array([[0, 0, 10, 10, 1], [4, 0, 14, 10, 3]], np.float32)
-    boxes, _, _ = interpolate_boxes(faces, np.array([0, 6]), 7, max_gap=5)
+    boxes, _, _, _ = interpolate_boxes(faces, np.array([0, 6]), 7, max_gap=5)
     assert np.isfinite(boxes[:, 0]).tolist() == [True, False, False, False, False, False, True]
 
 
@@ -157,7 +158,7 @@ class Corners:
         at = np.stack([np.linspace(0, 1, 68), np.linspace(0, 1, 68) ** 2], axis=1)
         return (boxes[:, None, :2] + at * (boxes[:, None, 2:] - boxes[:, None, :2])).astype(np.float32)
 
-    def predict(self, frames, boxes, rolls=None):
+    def predict(self, frames, boxes, rolls=None, detected=None):
         return LandmarkPrediction(landmarks=self.landmarks(frames, boxes))
 
 
@@ -169,7 +170,7 @@ class Deep(Corners):
     def configure_inference(self, how):
         self.told = (*self.told, how)
 
-    def predict(self, frames, boxes, rolls=None):
+    def predict(self, frames, boxes, rolls=None, detected=None):
         flat = self.landmarks(frames, boxes)
         present = np.isfinite(flat).all((1, 2))
         confidence = np.where(present[:, None], 0.8, 0).astype(np.float32) * np.ones(68, np.float32)
@@ -366,7 +367,7 @@ def test_jitter_falls_to_what_the_setting_says(sigma, left):
 def test_smoothing_is_off_unless_asked_for():
     rng = np.random.default_rng(0)
     jittery = SimpleNamespace(
-        predict=lambda frames, boxes, rolls: LandmarkPrediction(
+        predict=lambda frames, boxes, rolls, detected: LandmarkPrediction(
             landmarks=rng.normal(size=(len(frames), 68, 2)).astype(np.float32)
         )
     )

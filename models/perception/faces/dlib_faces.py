@@ -84,7 +84,11 @@ class DlibLandmarker:
         return out
 
     def predict(
-        self, frames: np.ndarray, boxes: np.ndarray, rolls: np.ndarray | None = None
+        self,
+        frames: np.ndarray,
+        boxes: np.ndarray,
+        rolls: np.ndarray | None = None,
+        detected: np.ndarray | None = None,
     ) -> LandmarkPrediction:
         """The landmarks; regression trees do not say how sure they are."""
         return LandmarkPrediction(landmarks=self.landmarks(frames, boxes))

@@ -143,12 +143,12 @@ class MeshPrediction(NamedTuple):
     irises: np.ndarray
     """(n,2,5,2) float32; NaN without iris net."""
     presence: np.ndarray
-    """(n,) float32: the lower logit of the two passes."""
+    """(n,) float32 logits."""
 
 
 class MeshLandmarker:
-    """models.perception.interfaces.Landmarker, InferenceConfigurable: two passes of the mesh, then the
-    eyes."""
+    """models.perception.interfaces.Landmarker, InferenceConfigurable: a pass of the mesh on the squares of
+    the boxes, one on those of its points, then the eyes."""
 
     def __init__(self, mesh: FaceMesh):
         self.name = "mesh468_iris" if mesh.has_iris else "mesh468"
@@ -164,32 +164,59 @@ class MeshLandmarker:
 
     @torch.inference_mode()
     def predict(
-        self, frames: np.ndarray, boxes: np.ndarray, rolls: np.ndarray | None = None
+        self,
+        frames: np.ndarray,
+        boxes: np.ndarray,
+        rolls: np.ndarray | None = None,
+        detected: np.ndarray | None = None,
     ) -> LandmarkPrediction:
-        """68 landmarks, all 468 points, irises, and how surely there is a face."""
+        """68 landmarks, all 468 points, irises, and how surely there is a face. With `detected` the squares
+        of the second pass are interpolated, as the boxes were."""
+        usable = _usable_boxes(boxes, *frames.shape[1:3])
         rolls = np.zeros(len(boxes), np.float32) if rolls is None else rolls
-        rows = np.flatnonzero(_usable_boxes(boxes, *frames.shape[1:3]))
-        done = [
-            self._faces(frames[some], boxes[some], rolls[some])
-            for some in np.array_split(rows, max(1, -(-len(rows) // FACES_PER_BATCH)))
-            if len(some)
-        ]
-        found = (
-            MeshPrediction(*(np.concatenate(parts) for parts in zip(*done, strict=True))) if done else None
-        )
+        looked_at = np.flatnonzero(usable if detected is None else usable & detected)
+        rows = np.flatnonzero(usable) if len(looked_at) else looked_at
+        first = [self._find_squares(frames[some], boxes[some], rolls[some]) for some in _batches(looked_at)]
+        squares = _interpolate_squares(np.concatenate([np.zeros((0, 4)), *first]), looked_at, rows)
+        seen = np.isfinite(squares).all(1)
+        rows, squares = rows[seen], squares[seen]
+        done = [self._faces(frames[rows[some]], squares[some]) for some in _batches(np.arange(len(rows)))]
+        found = MeshPrediction(*map(np.concatenate, zip(*done, strict=True))) if done else None
         return _prediction(found, rows, len(frames), self._mesh.has_iris)
 
-    def _faces(self, frames: np.ndarray, boxes: np.ndarray, rolls: np.ndarray) -> MeshPrediction:
+    def _find_squares(self, frames: np.ndarray, boxes: np.ndarray, rolls: np.ndarray) -> np.ndarray:
+        """(n,4): centre, side and angle of the faces' squares after a first pass; NaN where it sees none."""
         images = frames_to_images(frames, self._mesh.device)
         where = (torch.from_numpy(one.astype(np.float32)).to(images.device) for one in (boxes, rolls))
-        squares = squares_from_boxes(*where)
-        points, first = self._mesh.predict(images, squares)
-        points, second = self._mesh.predict(images, squares_from_points(points))
+        points, presence = self._mesh.predict(images, squares_from_boxes(*where))
+        centre, side, angle = squares_from_points(points)
+        found = torch.column_stack([centre, side, angle])
+        return torch.where(presence[:, None] > 0, found, torch.nan).cpu().numpy()
+
+    def _faces(self, frames: np.ndarray, squares: np.ndarray) -> MeshPrediction:
+        images = frames_to_images(frames, self._mesh.device)
+        centre, side, angle = (torch.from_numpy(one.astype(np.float32)).to(images.device)
+                               for one in (squares[:, :2], squares[:, 2], squares[:, 3]))  # fmt: skip
+        points, presence = self._mesh.predict(images, CropSquares(centre, side, angle))
         irises = torch.full((len(points), 2, 5, 2), torch.nan)
         if self._mesh.has_iris:
             points, irises = self._mesh.refine_eyes(images, points)
-        presence = torch.minimum(first, second)
         return MeshPrediction(*(one.float().cpu().numpy() for one in (points, irises, presence)))
+
+
+def _batches(rows: np.ndarray) -> list[np.ndarray]:
+    return [part for part in np.array_split(rows, max(1, -(-len(rows) // FACES_PER_BATCH))) if len(part)]
+
+
+def _interpolate_squares(squares: np.ndarray, looked_at: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """squares (n,4) of the frames `looked_at` (n,) -> (m,4) of the frames `rows`; NaN where the nearest of
+    them on either side shows no face."""
+    if len(rows) == len(looked_at):
+        return squares
+    seen = np.isfinite(squares).all(1)
+    known = squares.copy()
+    known[seen, 3] = np.unwrap(known[seen, 3])
+    return np.stack([np.interp(rows, looked_at, column) for column in known.T], axis=1)
 
 
 def frames_to_images(frames: np.ndarray, device: torch.device) -> Tensor:
@@ -197,7 +224,7 @@ def frames_to_images(frames: np.ndarray, device: torch.device) -> Tensor:
     images = torch.from_numpy(np.require(frames, requirements=("C_CONTIGUOUS", "WRITEABLE")))
     if device.type == "cuda":
         images = images.pin_memory().to(device, non_blocking=True)
-    return images.permute(0, 3, 1, 2).float() / 255
+    return (images.float() / 255).permute(0, 3, 1, 2)
 
 
 def _usable_boxes(boxes: np.ndarray, height: int, width: int) -> np.ndarray:

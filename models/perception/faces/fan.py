@@ -155,7 +155,11 @@ class FanLandmarker:
 
     @torch.inference_mode()
     def predict(
-        self, frames: np.ndarray, boxes: np.ndarray, rolls: np.ndarray | None = None
+        self,
+        frames: np.ndarray,
+        boxes: np.ndarray,
+        rolls: np.ndarray | None = None,
+        detected: np.ndarray | None = None,
     ) -> LandmarkPrediction:
         """Landmarks, the height of each one's peak, and for fan3d x, y and depth."""
         if frames.strides[2:] != (3, 1):  # a mirrored view, or channels apart: not for OpenCV

@@ -74,3 +74,14 @@ def test_gradient_reaches_the_image(image):
         return sample_crops(image, square(4.2, 3.1, 5, 0.3), 3)
 
     assert torch.autograd.gradcheck(crop, (image,), atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [90.0, 141.8, 700.0])
+def test_opencv_samples_as_torch_does(side):
+    images = torch.rand((2, 3, 200, 180), generator=torch.Generator().manual_seed(3))
+    squares = CropSquares(
+        torch.tensor([[80.3, 60.7], [10.2, 190.1]]), torch.tensor([side, side]), torch.tensor([0.3, -2.1])
+    )
+    by_opencv = sample_crops(images, squares, 192)
+    by_torch = sample_crops(images.double(), CropSquares(*(one.double() for one in squares)), 192)
+    torch.testing.assert_close(by_opencv.double(), by_torch, atol=5e-5, rtol=0)

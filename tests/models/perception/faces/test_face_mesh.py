@@ -160,3 +160,23 @@ def test_frames_without_a_face_do_not_move_the_others(landmarker, astronaut, poi
     np.testing.assert_array_equal(found.landmarks[1], points.landmarks[0])
     assert np.isnan(found.landmarks[[0, 2]]).all()
     assert landmarker.predict(frames[:0], boxes[:0]).dense.shape == (0, 468, 3)
+
+
+def test_between_detected_frames_the_squares_of_the_second_pass_are_interpolated(landmarker, astronaut):
+    """A face that moves by four pixels a frame: the same points, with a first pass in every third frame."""
+    frames = np.stack([astronaut[:320, 60 + 4 * t : 380 + 4 * t] for t in range(7)])
+    boxes = BOX - np.array([[60 + 4 * t, 0] * 2 for t in range(7)], np.float32)
+    detected = np.arange(7) % 3 == 0
+    every = landmarker.predict(frames, boxes, np.repeat(ROLL, 7))
+    third = landmarker.predict(frames, boxes, np.repeat(ROLL, 7), detected)
+    np.testing.assert_array_equal(third.dense[detected], every.dense[detected])
+    apart = np.linalg.norm((third.dense - every.dense)[..., :2], axis=-1)
+    assert apart.mean() < 0.01 * eye_distance(every.dense[0])
+
+
+def test_a_face_that_is_not_seen_in_a_detected_frame_is_lost_up_to_the_next(landmarker, astronaut):
+    frames = np.stack([astronaut[:320, 60:380]] * 7)
+    frames[3] = 0
+    boxes = np.repeat(BOX - np.array([[60, 0] * 2], np.float32), 7, axis=0)
+    found = landmarker.predict(frames, boxes, np.repeat(ROLL, 7), np.arange(7) % 3 == 0)
+    assert (found.score > 0).tolist() == [True, False, False, False, False, False, True]
