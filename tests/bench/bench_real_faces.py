@@ -53,7 +53,7 @@ FRAMES = int(os.environ.get("REENACT_BENCH_FRAMES", "150"))
 VIDEOS, PICTURES = {".mp4", ".mov", ".mkv", ".webm"}, {".jpg", ".jpeg", ".png"}
 EVERY = 25
 """Frames of a video between those that are looked at whole, turned, shrunk and mirrored."""
-TURNS = (0, 20, 40, 60, 90)
+TURNS = (0, 20, 40, 60, 90, 180)
 FACE_WIDTHS = (64, 32, 24)
 CROP_SCALE = 2.0
 """Side of a crop, in the longer side of the face's box."""

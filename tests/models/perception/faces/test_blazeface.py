@@ -95,6 +95,28 @@ def test_the_face_of_the_astronaut_is_found(detector, astronaut):
     assert found.dtype == np.float32
 
 
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_face_that_lies_or_stands_on_its_head_is_found_with_its_roll(on_litert, astronaut, quarters):
+    upright = astronaut[20:276, 96:352]
+    ((box,), (found,)) = on_litert.detect(np.stack([upright, np.rot90(upright, -quarters)]))
+    x, y = (box[[0, 2]] - 128, box[[1, 3]] - 128)
+    for _ in range(quarters):  # clockwise as seen
+        x, y = -y[::-1], x
+    expected = np.array([x[0], y[0], x[1], y[1]]) + 128
+    assert blazeface.box_overlaps(expected, found[None])[0] > 0.5
+    off = (found[5] - box[5] - quarters * np.pi / 2 + np.pi) % (2 * np.pi) - np.pi
+    assert abs(off) < 0.7  # the face mesh takes the rest in its second pass
+
+
+def test_key_points_are_turned_about_the_middle_of_the_box():
+    found = detection(0, 2, 0.9)[None]
+    found[:, 4:8] = [0.5, 0.4, 1.5, 0.4]  # eyes, level
+    turned = blazeface.turn_key_points(found, 1)
+    np.testing.assert_allclose(turned[0, 4:8], [1.1, 0, 1.1, 1])
+    np.testing.assert_array_equal(turned[0, :4], found[0, :4])
+    np.testing.assert_allclose(blazeface.turn_key_points(turned, 3), found)
+
+
 def paste(astronaut, canvas, width, left, top):
     """The astronaut's face, its box so many pixels wide, in a grey canvas of (height, width)."""
     from PIL import Image
