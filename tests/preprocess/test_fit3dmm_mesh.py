@@ -5,10 +5,17 @@ import pytest
 
 from models.perception.head.default_head import get_analytic_head
 from pipelines import media
+from pipelines.eval.mesh_features import eye_openness
 from pipelines.nets import load_nets
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig, fit_clips
 from pipelines.preprocess.keypoints import KeypointsConfig, find_keypoints
+from pipelines.preprocess.sources.common.head_appearance import (
+    sample_person_appearance,
+    sample_synthetic_recording_appearance,
+)
+from pipelines.preprocess.sources.common.rendered_head import HeadRenderer, SyntheticHeadState
 from pipelines.preprocess.sources.synthetic import (
+    IMAGE_HEIGHT_UNITS,
     SyntheticConfig,
     list_recordings,
     render_synthetic_recording,
@@ -78,3 +85,39 @@ def test_blinks_follow_the_truth_through_the_iris_nets_lids(recording, fits):
     found = expression_agreement([fits["landmarks"]["exp_coeffs"]], [recording[0]])
     assert found["blink_left"].mean > 0.6, found
     assert found["blink_right"].mean > 0.6, found
+
+
+# --- acceptance test 6: what is measured on the points themselves -------------------------------------------
+def test_the_openness_of_the_lids_follows_the_blinks(recording):
+    truth, points = recording
+    names = get_analytic_head().exp_names
+    openness = eye_openness(points["dense"])  # (T,2), the image's left eye first
+    for side, blink in enumerate(("blink_left", "blink_right")):
+        shut = truth["exp"][:, names.index(blink)]
+        assert np.corrcoef(-openness[:, side], shut)[0, 1] > 0.6, blink
+
+
+def test_the_distance_of_the_inner_lips_follows_the_jaw(recording):
+    truth, points = recording
+    upper, lower = (points["dense"][:, n, :2] for n in (13, 14))
+    apart = np.linalg.norm(lower - upper, axis=1)
+    assert np.corrcoef(apart, truth["exp"][:, 0])[0, 1] > 0.85
+
+
+@pytest.mark.parametrize("yaw", [-80, -60, 60, 70, 80])
+def test_heads_turned_far_to_the_side_are_found(nets, yaw):
+    model = get_analytic_head()
+    frames = []
+    for n in range(2):
+        renderer = HeadRenderer(
+            model,
+            sample_person_appearance(np.random.default_rng(n), n, model),
+            sample_synthetic_recording_appearance(np.random.default_rng(10 + n), 320, 320),
+            320, 320,
+        )  # fmt: skip
+        pose = SyntheticHeadState(
+            np.array([0.0, yaw, 0.0]), 320 / IMAGE_HEIGHT_UNITS, 320 * np.array([0.5, 0.45, 0]),
+            np.zeros(model.n_exp), np.zeros(2),
+        )  # fmt: skip
+        frames.append(renderer.render_frame(pose))
+    assert all(len(found) for found in nets["mp_face"].detect(np.stack(frames)))

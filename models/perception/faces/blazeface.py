@@ -202,7 +202,8 @@ class BlazeFaceDetector:
 
     def _present(self, images: Tensor, found: list[np.ndarray]) -> list[np.ndarray]:
         """Those detections on which the face mesh sees a face. Where it is not sure of one, the roll may be
-        wrong by right angles: such a detection counts as the mesh is surest of it."""
+        wrong: a profile's eyes lie nearly on each other, and those of a face that lies or stands on its head
+        are taken for level. Such a detection counts as the mesh is surest of it, upright or turned."""
         image_of = np.array([n for n, rows in enumerate(found) for _ in rows], int)
         if not len(image_of):
             return found
@@ -210,10 +211,11 @@ class BlazeFaceDetector:
         presence = self._presence(images[image_of], rows)
         unsure = np.flatnonzero(presence < SURE_PRESENCE)
         asked = rows[unsure]
-        for quarters in (1, 2, 3) if len(unsure) else ():
-            turned = turn_key_points(asked, quarters)
+        others = [(level_key_points(asked), 0.0)]
+        others += [(turn_key_points(asked, quarters), SURE_PRESENCE) for quarters in (1, 2, 3)]
+        for turned, bound in others if len(unsure) else ():
             again = self._presence(images[image_of[unsure]], turned)
-            better = again > np.maximum(presence[unsure], SURE_PRESENCE)
+            better = again > np.maximum(presence[unsure], bound)
             rows[unsure[better]], presence[unsure[better]] = turned[better], again[better]
         ends = np.cumsum([len(one) for one in found])[:-1]
         parts = zip(np.split(rows, ends), np.split(presence, ends), strict=True)
@@ -234,6 +236,14 @@ def turn_key_points(found: np.ndarray, quarters: int) -> np.ndarray:
     for _ in range(quarters):
         offset = np.stack([-offset[..., 1], offset[..., 0]], axis=-1)
     out[:, 4:16] = (offset + middle).reshape(-1, 12)
+    return out
+
+
+def level_key_points(found: np.ndarray) -> np.ndarray:
+    """Detections (n,17) -> the same, with the eyes on one level: a roll of 0."""
+    out = found.copy()
+    out[:, [5, 7]] = (found[:, [5]] + found[:, [7]]) / 2
+    out[:, [4, 6]] = np.sort(found[:, [4, 6]], axis=1)
     return out
 
 

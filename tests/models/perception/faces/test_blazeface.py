@@ -117,6 +117,14 @@ def test_key_points_are_turned_about_the_middle_of_the_box():
     np.testing.assert_allclose(blazeface.turn_key_points(turned, 3), found)
 
 
+def test_levelled_key_points_have_no_roll_and_their_box():
+    found = detection(0, 1, 0.9)[None]
+    found[0, 4:8] = 0.6, 0.3, 0.4, 0.5
+    level = blazeface.level_key_points(found)
+    np.testing.assert_allclose(level[0, 4:8], [0.4, 0.4, 0.6, 0.4])
+    np.testing.assert_array_equal(level[:, :4], found[:, :4])
+
+
 def paste(astronaut, canvas, width, left, top):
     """The astronaut's face, its box so many pixels wide, in a grey canvas of (height, width)."""
     from PIL import Image
