@@ -17,9 +17,11 @@ IBUG68 = (
     61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181,  # outer lips
     78, 82, 13, 312, 308, 317, 14, 87,  # inner lips
 )  # fmt: skip
-"""The points that lie nearest to iBUG's 68. The brows are those nearest to dlib's on real clips (the list in
-use elsewhere, 71 63 105 66 107 | 336 296 334 293 301, takes their upper edge). The jaw's points are fixed on
-the skin, iBUG's slide along the outline: 9 % of the eyes' distance apart, whatever the choice."""
+"""The points that lie nearest to iBUG's 68. The brows are those nearest to dlib's on real clips. The jaw's
+points are fixed on the skin, iBUG's slide along the outline: 9 % of the eyes' distance apart, whatever the
+choice."""
+BROW_UPPER_EDGES = (71, 63, 105, 66, 107, 336, 296, 334, 293, 301)
+"""What elsewhere stands for the brows: they are 2 to 8 % higher than dlib's points."""
 LEFT_EYE_CONTOUR = (33, 7, 163, 144, 145, 153, 154, 155, 133, 246, 161, 160, 159, 158, 157, 173)
 RIGHT_EYE_CONTOUR = (263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398)
 """In the order of the iris net's first 16 points: outer corner, lower lid, inner corner, upper lid."""

@@ -19,19 +19,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from models.perception.faces.mesh_points import BROW_UPPER_EDGES, IBUG68
 from models.perception.head.pose import AXIS_FLIP
 
 if TYPE_CHECKING:
     from models.perception.head.morphable import MorphableModel
 
-INNER_MESH_POINTS = (
-    71, 63, 105, 66, 107, 336, 296, 334, 293, 301,  # brows
-    168, 197, 5, 4, 75, 97, 2, 326, 305,  # nose
-    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,  # eyes
-    61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181,  # outer lips
-    78, 82, 13, 312, 308, 317, 14, 87,  # inner lips
-)  # fmt: skip
-"""The mesh's points for iBUG's 17 to 67, as they are in common use."""
+INNER_MESH_POINTS = (*BROW_UPPER_EDGES, *IBUG68[27:])
+"""The mesh's points for iBUG's 17 to 67, with the brows as they are in common use."""
 CHIN_MESH_POINT, CHIN_LANDMARK = 152, 8
 JAW_OPENING = 1.0
 """Sigmas by which the lips are parted."""
