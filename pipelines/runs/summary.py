@@ -33,9 +33,10 @@ def summary_lines(store_uri: str, plans: Mapping[str, NodePlan]) -> Iterator[str
 
 
 def _by_protocol(report: Artifact) -> list[Records]:
-    """All methods of a protocol, on the frames that they share."""
+    """All methods of a protocol, each on its own frames: a method that shows no face anywhere takes nothing
+    from the others. The report has the frames that all of them share too."""
     protocols = json.loads(report.path("report.json").read_text())["protocols"].values()
-    return [one["shared"] for one in protocols if one["shared"]]
+    return [one["own"] for one in protocols if one["own"]]
 
 
 def _by_method(plans: Mapping[str, NodePlan]) -> list[Records]:
@@ -78,10 +79,12 @@ def _notes(records: Records, models: Sequence[str]) -> list[str]:
         f"  {r['method']}: {describe_provenance(r['provenance'])}" for r in records if r.get("provenance")
     ]
     about_metrics: dict[str, dict[str, None]] = {}
-    scored = [r for r in records if r.get("missing") and r["value"] is not None]
-    for name in dict.fromkeys(r["name"] for r in scored):
-        n, missing = min((r["n"], r["missing"]) for r in scored if r["name"] == name)
-        text = f"over {n} of {n + missing} frames, the others show no face somewhere"
+    methods_of: dict[tuple[str, int, int], list[str]] = {}
+    for r in records:
+        if r.get("missing") and r["value"] is not None:
+            methods_of.setdefault((r["name"], r["n"], r["missing"]), []).append(r["method"])
+    for (name, n, missing), methods in methods_of.items():
+        text = f"over {n} of {n + missing} frames of {', '.join(methods)}, there is no face in the others"
         about_metrics.setdefault(text, {})[name] = None
     for r in records:
         if weights := r.get("weights_in_loss"):

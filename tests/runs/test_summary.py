@@ -37,8 +37,8 @@ def test_a_metric_that_lacks_its_net_says_so():
 
 def test_a_metric_that_leaves_out_frames_says_how_many():
     some = [record(method) | {"n": 16, "missing": 76} for method in ("fsrt", "copy_source")]
-    lines = format_score_table(some)
-    assert lines[2:] == ["  l1: over 16 of 92 frames, the others show no face somewhere"]
+    lines = format_score_table([*some, record("headgan") | {"n": 92, "missing": 0}])
+    assert lines[2:] == ["  l1: over 16 of 92 frames of fsrt, copy_source, there is no face in the others"]
 
 
 def test_metrics_of_which_the_same_is_to_be_said_share_a_line():
