@@ -318,7 +318,7 @@ def measure_clips(
             expressions.append(fit["exp_coeffs"][seen][::FRAME_STEP])
         for name, some in found.items():
             values.setdefault(name, []).extend(some)
-        progress(i + 1, len(keys), "clips")
+        progress(i + 1, len(keys), f"{len(keys):,} clips")
     every = np.concatenate(expressions) if expressions else np.empty((0, 0))
     return values, np.percentile(every, PERCENTILES, axis=0).T.round(4).tolist() if len(every) else []
 

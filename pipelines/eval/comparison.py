@@ -20,6 +20,7 @@ from pipelines.eval.records import (
     compare_methods,
     finite_or_none,
     frames_scored_by_all_methods,
+    methods_to_share_frames,
     own_frame_metric_records,
     shared_frame_metric_records,
     sum_frames_by_pair,
@@ -44,7 +45,7 @@ class ProtocolResults:
     own: list[MetricRecord] = field(default_factory=list)
     """Each method on its own frames."""
     shared: list[MetricRecord] = field(default_factory=list)
-    """All methods on the frames that all of them have."""
+    """All methods on the frames that all have, of those that have a value in most of their frames."""
     differences: list[MethodDifference] = field(default_factory=list)
     """Two methods on the frames that both have: models with each other, and with the copied source."""
     spread: dict[tuple[str, str], list[float]] = field(default_factory=dict)
@@ -157,7 +158,9 @@ def _spread(
 ) -> dict[tuple[str, str], list[float]]:
     found = {}
     for name in (name for name in metrics if not METRICS[name].of_sets):
-        table = {method: [one for one in rows if one.metric == name] for method, rows in values.items()}
+        table = methods_to_share_frames(
+            {method: [one for one in rows if one.metric == name] for method, rows in values.items()}
+        )
         keep = frames_scored_by_all_methods(table)
         for method, rows in table.items():
             of_pairs = (

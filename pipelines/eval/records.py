@@ -12,7 +12,7 @@ of them is better. The frames that all methods of a protocol share: all in one t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -25,6 +25,9 @@ from pipelines.eval.metrics import METRICS, FrameSums, Metric, sum_frame_values
 FrameSelection = Literal["own", "shared"]
 MAX_UNSCORED_SHARE = 0.05
 """A method without a value in more of its frames than this is marked, and never the best."""
+MAX_UNDETECTED_SHARE = 0.5
+"""A method that lacks what a metric compares in more of its frames than this takes no frame from the others:
+it is left out of the frames that all share."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,17 +121,42 @@ def shared_frame_metric_records(
     protocol: str,
     bootstrap: BootstrapSettings,
 ) -> list[MetricRecord]:
-    """One record for each metric and method, over the frames in which all methods have a value. values: name
-    of a method -> its values of all metrics."""
+    """One record for each metric and method, over the frames in which all methods have a value: all that have
+    one in most of their frames, the others' records have none. values: name of a method -> its values of all
+    metrics."""
     found = []
     for name in metrics:
         table = {method: [one for one in rows if one.metric == name] for method, rows in values.items()}
-        keep = frames_scored_by_all_methods(table)
-        found += [
-            _record(METRICS[name], method, table[method.name], keep, protocol, bootstrap)
-            for method in methods
-        ]
+        compared = methods_to_share_frames(table)
+        keep = frames_scored_by_all_methods(compared)
+        for method in methods:
+            if method.name in compared:
+                found.append(_record(METRICS[name], method, compared[method.name], keep, protocol, bootstrap))
+            else:
+                found.append(_left_out(METRICS[name], method, table[method.name], protocol))
     return found
+
+
+def methods_to_share_frames(table: MethodValues) -> MethodValues:
+    """Without those that lack what the metric compares in most of their frames: one blurred model would leave
+    the others nothing to be compared on. All, where that is true of all."""
+    seldom = {
+        method for method, rows in table.items()
+        if sum(one.undetected for one in rows) > MAX_UNDETECTED_SHARE * _frame_count(rows)
+    }  # fmt: skip
+    return {method: rows for method, rows in table.items() if method not in seldom} or table
+
+
+def _frame_count(rows: Sequence[FrameValues]) -> int:
+    return sum(len(one.values) for one in rows)
+
+
+def _left_out(metric: Metric, method: Method, rows: Sequence[FrameValues], protocol: str) -> MetricRecord:
+    """Of a method that is left out of the shared frames: none of them, and why."""
+    record = _record(metric, method, rows, {}, protocol, None)
+    frames = _frame_count(rows)
+    note = f"left out: {metric_lack(metric)} in {record.undetected} of {frames} frames"
+    return replace(record, missing=frames, note=note)
 
 
 def frames_scored_by_all_methods(table: MethodValues) -> dict[str, np.ndarray]:
@@ -161,7 +189,7 @@ def _record(
     low, high = (None, None)
     if value is not None and bootstrap is not None and not metric.of_sets:
         low, high = bootstrap_interval(metric, states, bootstrap)
-    note = "" if value is not None else _why_missing(metric, method.name, undetected, needs, keep is not None)
+    note = "" if value is not None else _why_missing(metric, method.name, rows, needs, keep is not None)
     weights = metric_weights_ids(metric)
     in_loss = {one for net in method.loss_nets for one in NETS[net].weights}
     return MetricRecord(
@@ -295,14 +323,20 @@ def finite_or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _why_missing(metric: Metric, method: str, undetected: int, needs: str, shared: bool) -> str:
+def _why_missing(metric: Metric, method: str, rows: Sequence[FrameValues], needs: str, shared: bool) -> str:
     if needs:
         return f"not computed: needs {needs}"
     if metric.of_sets:
         others = "all methods have" if shared else f"{method} has"
         return f"not computed: compares sets of frames, and {others} too few of the protocol's"
-    where = "do all methods" if shared else f"do {method} and the truth"
-    return f"not computed: in no frame {where} show a face; {method} lacks it in {undetected}"
+    if shared:
+        return "not computed: there is no frame in which all methods show a face"
+    frames, undetected = _frame_count(rows), sum(one.undetected for one in rows)
+    lack = f"{method} has {metric_lack(metric)} in"
+    if undetected == frames:
+        return f"not computed: {lack} any of its {frames} frames"
+    together = f"in no frame do {method} and the truth both show a face"
+    return f"not computed: {together}; {lack} {undetected} of {frames}"
 
 
 def metric_lack(metric: Metric) -> str:

@@ -40,9 +40,9 @@ INTERVALS_NOTE = """<p class="soft small">95 % bootstrap interval over pairs in 
 of models and copied source, of those that lack a value in at most 5 % of their frames.</p>"""
 SHARED_FRAMES_NOTE = """<p class="soft small">The frames that all methods share: values in this table were
 measured on the same frames in the same way. ⚠: frames left out because one of the methods shows no face in
-them.</p>"""
-UNPAIRED_NOTE = """<p class="soft small">Each method on its own frames, beside the share in which it shows
-no face. Two values in this table may rest on different frames.</p>"""
+them. A method that shows none in more than half of its frames is left out itself.</p>"""
+UNPAIRED_NOTE = """<p class="soft small">Where frames are left out: each method on its own frames, beside the
+share in which it shows no face. Two values in this table may rest on different frames.</p>"""
 PAIRED_NOTE = """<p class="soft small">Two methods on the frames that both have: the first less the second,
 with its interval. Bold: the interval leaves out zero.</p>"""
 DOTS_NOTE = """<p class="soft small">Each dot is a pair, the tick the value over all, the bar its interval, on
@@ -95,11 +95,12 @@ def model_conclusion(one: ProtocolResults, model: str) -> str:
     """In one sentence: on how many metrics the model beats copying the source, on the frames that both
     have."""
     against = [d for d in one.differences if (d.first, d.second) == (model, COPY_METHOD)]
-    missing = [d.metric for d in against if _often_missing(one, d.metric, model)]
+    missing = [name for name in one.metric_names if _often_missing(one, name, model)]
     won = [METRICS[d.metric].title for d in against if d.first_is_better and d.metric not in missing]
     lost = [METRICS[d.metric].title for d in against if not d.first_is_better and d.metric not in missing]
     text = (
-        f"<b>{escape_html(model)}</b> beats copying the source frame on {len(won)} of {len(against)} metrics"
+        f"<b>{escape_html(model)}</b> beats copying the source frame on {len(won)} of "
+        f"{len(won) + len(lost)} metrics"
     )
     text += f" ({escape_html(', '.join(won))})" if won else ""
     text += f" and does not on {escape_html(', '.join(lost))}" if won and lost else ""
@@ -144,9 +145,10 @@ def _results(one: ProtocolResults) -> str:
     if not one.shared:
         nothing = "No metric of this run applies without a ground truth."
         return f'{head}<p class="soft small">{nothing}</p>{_rejected(one)}'
-    parts = [head, INTERVALS_NOTE, SHARED_FRAMES_NOTE, _table(one, own=False)]
-    if any(record.missing for record in (*one.own, *one.shared)):
-        parts += [UNPAIRED_NOTE, _table(one, own=True)]
+    parts = [head, INTERVALS_NOTE, SHARED_FRAMES_NOTE, _table(one, one.metric_names, own=False)]
+    incomplete = {record.name for record in (*one.own, *one.shared) if record.missing}
+    if names := [name for name in one.metric_names if name in incomplete]:
+        parts += [UNPAIRED_NOTE, _table(one, names, own=True)]
     if one.differences:
         parts += [PAIRED_NOTE, _differences(one.differences)]
     return "".join(parts) + _loss_net_note(one) + _rejected(one)
@@ -177,9 +179,8 @@ def _rejected(one: ProtocolResults) -> str:
     return f'<p class="soft small">{escape_html(text)}</p>'
 
 
-def _table(one: ProtocolResults, own: bool) -> str:
+def _table(one: ProtocolResults, names: Sequence[str], own: bool) -> str:
     """As many tables as it takes: what lies beyond the page's edge is not seen."""
-    names = one.metric_names
     return "".join(
         _part_of_table(one, own, names[start : start + MAX_METRIC_COLUMNS])
         for start in range(0, len(names), MAX_METRIC_COLUMNS)
@@ -191,16 +192,15 @@ def _part_of_table(one: ProtocolResults, own: bool, names: Sequence[str]) -> str
     for name in names:
         metric = METRICS[name]
         unit = f" [{metric.unit}]" if metric.unit and metric.unit != "[0,1]" else ""
-        heads.append(
-            f"{escape_html(metric.title)}{escape_html(unit)} {'↑' if metric.better == 'up' else '↓'}"
-        )
+        arrow = f"{escape_html(unit)}&nbsp;{'↑' if metric.better == 'up' else '↓'}"
+        heads.append(f"{escape_html(metric.title)}{arrow}")
     best = {name: _best(one, name, own) for name in names}
     rows = []
     for model in one.models:
         cells = "".join(_cell(one.find_record(n, model, own), best[n]) for n in names)
         tags = _tags(one.provenance.get(model, {}))
         kind = f'<span class="ci">{METHOD_KIND_TEXTS[one.summaries[model].kind]}</span>'
-        rows.append(f'<tr class="model"><td>{escape_html(model)}{kind}<br>{tags}</td>{cells}</tr>')
+        rows.append(f'<tr class="model"><td>{escape_html(model)}{kind}{tags}</td>{cells}</tr>')
     for method, meaning in BASELINE_TEXTS.items():
         cells = "".join(
             _cell(one.find_record(n, method, own), best[n] if method == COPY_METHOD else None) for n in names

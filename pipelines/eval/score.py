@@ -85,11 +85,12 @@ def score_method(ctx: NodeContext, method: str, kind: MethodKind, loss_nets: str
     centres = truth_feature_means(metrics, families)
     values: list[FrameValues] = []
     moments: dict[str, tuple[FeatureMoments, FeatureMoments]] = {}
-    ctx.report_progress(0, len(keys), "pairs")
+    pairs = f"{len(keys):,} pair{'s' * (len(keys) != 1)}"
+    ctx.report_progress(0, len(keys), pairs)
     for done in _in_tasks(keys, metrics, families, centres, ctx.resources):
         values += done.values
         moments = _add_moments(moments, done.moments)
-        ctx.report_progress(len({one.pair for one in values}), len(keys), "pairs")
+        ctx.report_progress(len({one.pair for one in values}), len(keys), pairs)
     values = _with_set_values(values, moments)
     values.sort(key=lambda one: (one.pair, one.metric))
     about = read_generated_sample_metadata(families["generated"])

@@ -38,13 +38,16 @@ th,td { padding:8px 12px; text-align:left; border-bottom:1px solid var(--line); 
 th { font-weight:600; font-size:13px; color:var(--soft); white-space:nowrap; }
 tr:last-child td { border-bottom:0; }
 td.n,th.n { text-align:right; white-space:nowrap; }
+th.n { white-space:normal; }
+thead th { vertical-align:bottom; }
+.scroll + .scroll { margin-top:16px; }
 td .ci { display:block; font-size:12px; font-weight:400; color:var(--soft); }
 tr.model td:first-child { font-weight:650; }
 tr.base td { color:var(--soft); }
 tr.model td:first-child, tr.base td:first-child { min-width:128px; }
 p.id { max-width:none; }
 tr td.best { color:var(--good); font-weight:650; }
-td.why { font-size:12px; color:var(--soft); min-width:130px; }
+td.why { font-size:12px; color:var(--soft); min-width:104px; }
 .tag { display:inline-block; font-size:12px; font-weight:500; padding:1px 8px; border-radius:10px;
   background:var(--warn-soft); color:var(--warn); margin:2px 4px 2px 0; }
 .note { border-left:3px solid var(--warn); background:var(--warn-soft); padding:9px 14px; 

@@ -116,7 +116,8 @@ class ProgressPrinter:
             self._print(f"x {event['node']:<{NAME_WIDTH}}  {event['status'].lower()}: {event['error']}")
             return
         counts = event.get("counts") or {}
-        units = f"{counts['cached']:,} units" if counts.get("units") else ""
+        cached = counts.get("cached", 0)
+        units = f"{cached:,} unit{'s' * (cached != 1)}" if counts.get("units") else ""
         rejected = f"{counts['rejected']} rejected" if counts.get("rejected") else ""
         parts = [format_duration(event["seconds"]), *(part for part in (units, rejected, node.note) if part)]
         self._print(f"v {event['node']:<{NAME_WIDTH}}  {', '.join(parts)}")

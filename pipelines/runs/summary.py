@@ -86,10 +86,13 @@ def _notes(records: Records, models: Sequence[str]) -> list[str]:
     for (name, n, missing), methods in methods_of.items():
         text = f"over {n} of {n + missing} frames of {', '.join(methods)}, there is no face in the others"
         about_metrics.setdefault(text, {})[name] = None
+    trained_through: dict[tuple[str, str], list[str]] = {}
     for r in records:
         if weights := r.get("weights_in_loss"):
-            text = f"* the losses of {r['method']} look through {', '.join(weights)} too"
-            about_metrics.setdefault(text, {})[r["name"]] = None
+            trained_through.setdefault((r["name"], ", ".join(weights)), []).append(r["method"])
+    for (name, weights), methods in trained_through.items():
+        text = f"* the losses of {' and '.join(methods)} look through {weights} too"
+        about_metrics.setdefault(text, {})[name] = None
     for r in records:
         if r["value"] is None and r["method"] in models:
             about_metrics.setdefault(r["note"], {})[r["name"]] = None

@@ -92,7 +92,14 @@ def test_a_metric_without_its_net_is_named_not_replaced():
 def test_no_frame_with_a_face_leaves_the_value_out_and_explains_why():
     record = own(values([NONE, NONE]))
     assert record.value is None
-    assert record.note == "not computed: in no frame do toy and the truth show a face; toy lacks it in 2"
+    assert record.note == "not computed: toy has no face in any of its 2 frames"
+
+
+def test_frames_in_which_only_the_truth_lacks_a_face_are_not_blamed_on_the_method():
+    rows = [replace(one, undetected=1) for one in values([NONE, NONE, NONE])]
+    assert own(rows).note == (
+        "not computed: in no frame do toy and the truth both show a face; toy has no face in 1 of 3"
+    )
 
 
 @pytest.mark.parametrize(("lost", "often"), [(5, False), (6, True)])
@@ -170,6 +177,18 @@ def test_a_method_that_lacks_the_weights_takes_no_frame_from_the_others():
     assert found["b"].note == "not computed: needs dlib_sp68"
 
 
+def test_a_method_without_a_face_in_most_frames_takes_none_from_the_others():
+    found = shared(a=FIRST, b=values([NONE, NONE, 6], [NONE, NONE, 9]))
+    assert (found["a"].n, found["a"].value) == (5, 3.0)
+    assert (found["b"].value, found["b"].n, found["b"].missing) == (None, 0, 6)
+    assert found["b"].note == "left out: no face in 4 of 6 frames"
+
+
+def test_where_all_methods_lack_most_frames_none_is_left_out():
+    found = shared(a=values([NONE, NONE, 3]), b=values([NONE, NONE, 6]))
+    assert (found["a"].value, found["b"].value) == (3.0, 6.0)
+
+
 def test_a_pair_that_one_method_lacks_counts_for_none():
     assert set(frames_scored_by_all_methods({"a": FIRST, "b": SECOND[:1]})) == {"p0"}
     assert shared(a=FIRST, b=SECOND[:1])["a"].n == 1
@@ -178,7 +197,7 @@ def test_a_pair_that_one_method_lacks_counts_for_none():
 def test_without_a_shared_frame_the_value_is_left_out_and_explains_why():
     found = shared(a=values([1, NONE]), b=values([NONE, 1]))
     assert found["a"].value is None
-    assert found["a"].note == "not computed: in no frame do all methods show a face; a lacks it in 1"
+    assert found["a"].note == "not computed: there is no frame in which all methods show a face"
 
 
 def test_states_are_in_order_of_the_pairs():
