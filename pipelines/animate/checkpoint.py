@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from models import MODELS
 from models.spec import load_model_spec
 from pipelines.cli.options import format_command
 from pipelines.errors import UserError
+from pipelines.nets import DLIB_REPLACEMENTS
 from pipelines.preprocess.clips_config import ClipsConfig
 from storage import locations
 from storage.checkpoints import CHECKPOINT_FILES
@@ -63,6 +66,20 @@ class ModelWeightsLocation:
             reader = spec.released[self.name].reader.partition(":")[0]
             checkpoint = importlib.import_module(reader).load_released(self.files)
         return load_reenactor(spec, {"renderer": checkpoint}, device, precision)
+
+
+def apply_face_net_settings(location: ModelWeightsLocation, sets: Iterable[str]) -> ModelWeightsLocation:
+    """A model without a run file, with the nets of `perception.faces` where `sets` has it. UserError for any
+    other setting: there is no run that it could change."""
+    faces = "mediapipe"
+    for text in sets:
+        setting, _, faces = (part.strip() for part in text.partition("="))
+        if setting != "perception.faces" or faces not in ("mediapipe", "dlib"):
+            raise UserError(f"--set {text}: without --run there is only perception.faces=dlib (or mediapipe)")
+    if faces == "mediapipe":
+        return location
+    clips = msgspec.structs.replace(location.clips, detector=DLIB_REPLACEMENTS["mp_face"])
+    return replace(location, clips=clips, landmarker=DLIB_REPLACEMENTS["mesh468_iris"])
 
 
 def model_source_from_checkpoint(

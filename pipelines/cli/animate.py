@@ -82,7 +82,11 @@ def check_output_and_inputs(out: Path, inputs: Sequence[Path]) -> None:
 @click.option("--weights", metavar="ID", help="Released weights that were imported (reenact weights).")
 @click.option("--model", metavar="NAME", help="Which model, where a run trains several.")
 @click.option(
-    "--set", "sets", multiple=True, metavar="A.B=VALUE", help="Change one setting of --run (repeatable)."
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="A.B=VALUE",
+    help="Change one setting of --run (repeatable); without --run only perception.faces=dlib.",
 )
 @click.option("--motion", type=click.Choice(["absolute", "relative"]),
               help="absolute: the driving head's own pose and place (fsrt's way); relative: its changes, "
@@ -110,7 +114,7 @@ def check_output_and_inputs(out: Path, inputs: Sequence[Path]) -> None:
 @click.option("--margin", type=float, help="Growth of the face box on each side, in boxes (0.35).")
 @click.option("--lift", type=float, help="Shift of the square upwards, in boxes (0.12).")
 @click.option("--detector", type=click.Choice(["mp_face", "dlib_ladder", "dlib_hog", "s3fd"]),
-              help="Net that finds the faces (that of --run, else dlib_ladder).")  # fmt: skip
+              help="Net that finds the faces (that of --run, else mp_face).")  # fmt: skip
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True,
               help="auto: bf16 on a GPU, else fp32.")  # fmt: skip
@@ -152,12 +156,14 @@ def animate(
         clips = clips_config(model, arguments)
         options = make_animate_options(arguments, edit, reenactor, clips)
         progress.log(f"{provenance_caption(model.model, reenactor.provenance)} · {model.name}")
-        progress.log(f"faces cut to {clips.size} px, margin {clips.margin}, lift {clips.lift}")
+        needed = required_perception_nets(reenactor, options, model.landmarker)
+        seen_by = " + ".join(needed[use] for use in ("detector", "landmarker") if use in needed)
+        progress.log(
+            f"faces seen by {seen_by}, cut to {clips.size} px, margin {clips.margin}, lift {clips.lift}"
+        )
         if model.fits != "landmarks" and "landmarks" in reenactor.reads:
             progress.log(f"trained on fits by {model.fits}; here the 3D face is fitted to landmarks")
-        nets = load_perception_nets(
-            required_perception_nets(reenactor, options, model.landmarker), model.store, device
-        )
+        nets = load_perception_nets(needed, model.store, device)
         reenactor.set_frozen_nets({name: nets.others[name] for name in reenactor.nets})
         tags = synthetic_media_tags(model, reenactor, options)
         result = write_animation(
@@ -233,9 +239,11 @@ def find_model_source(arguments: AnimateArguments, log: Log) -> ModelWeightsLoca
     if run_file:
         return checkpoint.model_source_from_run(run_file, arguments["sets"], name, log)
     if weights:
-        return checkpoint.model_source_from_released(weights, name, store)
-    assert path is not None
-    return checkpoint.model_source_from_checkpoint(path, name, store, log)
+        found = checkpoint.model_source_from_released(weights, name, store)
+    else:
+        assert path is not None
+        found = checkpoint.model_source_from_checkpoint(path, name, store, log)
+    return checkpoint.apply_face_net_settings(found, arguments["sets"])
 
 
 def clips_config(model: ModelWeightsLocation, arguments: AnimateArguments) -> ClipsConfig:

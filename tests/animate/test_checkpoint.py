@@ -6,6 +6,7 @@ import pytest
 
 from pipelines.animate import checkpoint as checkpoints
 from pipelines.errors import UserError
+from storage.files import Store
 
 
 def test_a_run_gives_its_last_trained_phase_and_its_way_of_cropping(
@@ -24,3 +25,14 @@ def test_a_run_gives_its_last_trained_phase_and_its_way_of_cropping(
     assert (found.clips.margin, found.clips.size) == (0.2, 128)
     assert "trained with other settings" in messages[0]
     assert found.load("cpu", "fp32").provenance == {"net": "untrained"}
+
+
+def test_a_model_without_a_run_sees_faces_by_dlib_where_it_is_told_to(checkpoint, tmp_path, messages):
+    found = checkpoints.model_source_from_checkpoint(checkpoint, None, Store(str(tmp_path)), messages.append)
+    assert (found.clips.detector, found.landmarker) == ("mp_face", "mesh468_iris")
+    assert checkpoints.apply_face_net_settings(found, ["perception.faces=mediapipe"]) == found
+    on_dlib = checkpoints.apply_face_net_settings(found, ["perception.faces=dlib"])
+    assert (on_dlib.clips.detector, on_dlib.landmarker) == ("dlib_hog", "dlib68")
+    for text in ("clips.margin=0.2", "perception.faces=opencv"):
+        with pytest.raises(UserError, match=f"--set {text}: without --run there is only perception.faces"):
+            checkpoints.apply_face_net_settings(found, [text])

@@ -26,6 +26,7 @@ def test_the_command_makes_a_video_that_tells_its_weights(checkpoint, videos, so
     assert done.exit_code == 0, done.output
     assert "20 frames of 64 x 64, 0.800 s, 25 frames/s" in done.output
     assert "fsrt · net: untrained" in done.output
+    assert "faces seen by mp_face, cut to 256 px" in done.output
     with av.open(str(out)) as container:
         tags = container.metadata
     assert tags["reenact.provenance"] == "net: untrained"
@@ -48,6 +49,11 @@ def test_the_command_makes_a_video_that_tells_its_weights(checkpoint, videos, so
         (["--checkpoint", "MODEL", "--turn", "yaw=20"], 2, "fsrt cannot make a head's yaw +20 degrees"),
         (["--checkpoint", "MODEL", "--turn", "nod=20"], 2, "turn nod: expected some of pitch, yaw, roll"),
         (["--checkpoint", "MODEL", "--pose", "yaw"], 2, "--pose yaw: expected NAME=NUMBER"),
+        (
+            ["--checkpoint", "MODEL", "--set", "clips.size=64"],
+            2,
+            "without --run there is only perception.faces",
+        ),
         (["--checkpoint", "MODEL", "-o", "x.avi"], 2, "ends with .mp4"),
         (["--checkpoint", "MODEL", "-o", "none/x.mp4"], 2, "no such folder"),
         (["--checkpoint", "MODEL", "--driving", "gone.mp4"], 2, "gone.mp4: no such file"),
