@@ -58,7 +58,11 @@ def compute_fingerprint_components(node: Node, config: Any, env: KeyEnvironment)
         node=node.stage,
         config=dict(env.renamed.former(path, value) for path, value in values.items()),
         code=env.code.digest(list_code_entry_points(node, config, env.code)),
-        weights={name: env.weights(name) for name in node.weights},
+        weights={
+            # what a node leaves out for want of weights is made once they are here
+            name: env.weights(name) if node.missing_weights == "error" or env.has_weights(name) else "missing"
+            for name in node.weights
+        },
         tools={name: env.tool(name) for name in node.tools},
         packages={name: env.package(name) for name in node.packages},
         inputs=resolve_entry_point(node.inputs)(node_config(node, config)) if node.inputs else {},
@@ -236,7 +240,9 @@ class KeyEnvironment(Struct, frozen=True):
 
     code: SourceSymbolIndex
     weights: Callable[[str], str] = lambda name: "missing"
-    """Weights id -> pinned sha256, or "missing"."""
+    """Weights id -> pinned sha256, or "missing"; a wheel's are pinned whether it is installed or not."""
+    has_weights: Callable[[str], bool] = lambda name: True
+    """Whether the file is at hand."""
     tool: Callable[[str], str] = lambda name: "missing"
     """Tool name -> version line."""
     package: Callable[[str], str] = field(default_factory=lambda: cache(package_version))

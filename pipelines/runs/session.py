@@ -92,6 +92,9 @@ class RunSession:
                 type(self.config), self.parse_source_file, self.code_query_memoizer
             ),
             weights=lambda name: weight_files.pinned_sha256(self.store, find_third_party_weights(name)),
+            has_weights=lambda name: weight_files.are_weights_here(
+                self.store, find_third_party_weights(name)
+            ),
             tool=lambda name: resolve_entry_point(TOOL_VERSION_FUNCTIONS[name])(),
             package=self.package_version,
             renamed=SettingRenames(old_settings.FORMER_SETTING_NAMES, old_settings.FORMER_SETTING_VALUES),

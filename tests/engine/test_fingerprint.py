@@ -35,6 +35,22 @@ def settings_in_key():
     return found
 
 
+@pytest.mark.parametrize(
+    ("node", "weights"),
+    [("features.fsrt.self.landmarks.mesh468_iris", "missing"), ("keypoints.main", "pinned")],
+)
+def test_what_is_left_out_for_want_of_a_wheel_is_made_once_it_is_there(node, weights):
+    config = load_config(RUNS / "demo.yaml").config
+    code = open_project_source_code()
+    for here, held in ((True, "pinned"), (False, weights)):
+        env = KeyEnvironment(
+            code, weights=lambda name: "pinned", has_weights=lambda name, here=here: here, renamed=RENAMES
+        )
+        found = compute_fingerprint_components(build_graph(config)[node], config, env).weights
+        assert set(found.values()) == {held}
+        assert "mp_mesh468" in found
+
+
 MIRROR = ("data.main.voxceleb_csv.csv=list.csv", "data.main.voxceleb_csv.mirror=/mirror")
 
 
