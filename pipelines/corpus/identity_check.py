@@ -173,7 +173,11 @@ def check_identities(ctx: NodeContext) -> None:
         f"{len(duplicates):,} are there twice" if enough else f"fewer than {MIN_IDENTITIES} identities",
     )  # fmt: skip
     ctx.log_metrics(
-        {"identity/leaks": leaks, "identity/clips": issues, "identity/near_duplicates": len(duplicates)}
+        {
+            "identity/leaks": leaks,
+            "identity/clips_unlike_own_identity": issues,
+            "identity/near_duplicates": len(duplicates),
+        }
     )
 
 

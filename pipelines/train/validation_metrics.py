@@ -19,17 +19,17 @@ from storage.files import Store
 LandmarkFinder = Callable[[np.ndarray], np.ndarray]
 """(N,S,S,3) uint8 -> (N,68,2) float32, NaN where no face is found."""
 
-CURVE_NAMES = {"l1": "l1", "ssim": "ssim", "akd_l2_dlib": "akd"}
+CURVE_NAMES = {"psnr_frame": "psnr", "l1": "l1", "ssim": "ssim", "akd_l2_dlib": "akd_l2_dlib"}
 """Metric -> the name of its curve."""
 
 
 def compute_validation_metrics(
     samples: Sequence[ValidationOutput], landmarks: Callable[[], LandmarkFinder | None] | None
 ) -> dict[str, float]:
-    """l1, ssim and akd (pixels of 256) of the outputs; copy_psnr and so on are what copying the source gives.
+    """l1, ssim and akd_l2_dlib (pixels of 256) of the outputs; copy_psnr and so on: of the source, copied.
 
     A figure that no sample allows (AKD without a face, or without the landmark finder) is left out;
-    akd_frames: samples in which both pictures show a face.
+    akd_l2_dlib_frames: samples in which both pictures show a face.
     """
     outputs, drivings, sources = (
         np.concatenate([getattr(one, name) for one in samples]) for name in ("output", "driving", "source")
@@ -39,15 +39,15 @@ def compute_validation_metrics(
     found: dict[str, float] = {}
     for prefix, pictures in (("", outputs), ("copy_", sources)):
         predictions = _features(pictures, finder)
-        for name, title in ({"psnr_frame": "psnr"} | CURVE_NAMES).items():
+        for name, title in CURVE_NAMES.items():
             metric = METRICS[name]
             if metric.feature not in targets:
                 continue
             state = sum_frame_values(metric.per_frame(predictions[metric.feature], targets[metric.feature]))
             if np.isfinite(value := metric.compute(state)):
                 found[prefix + title] = float(value)
-            if title == "akd":
-                found[prefix + "akd_frames"] = float(state.n)
+            if metric.feature == DLIB_LANDMARKS_FEATURE:
+                found[f"{prefix}{title}_frames"] = float(state.n)
     del found["psnr"]  # validation's own, which chooses the best checkpoint
     return found
 

@@ -33,7 +33,11 @@ def test_people_of_two_splits_who_are_different_are_told_apart(people, tmp_path)
     assert rows["p15"].recordings == ["p15r0", "p15r1", "p15r2"]
     assert read_summary(artifact).compared_pairs == 48
     assert (read_clip_rows(artifact), read_duplicate_rows(artifact)) == ([], [])
-    assert context.figures == {"identity/leaks": 0, "identity/clips": 0, "identity/near_duplicates": 0}
+    assert context.figures == {
+        "identity/leaks": 0,
+        "identity/clips_unlike_own_identity": 0,
+        "identity/near_duplicates": 0,
+    }
 
 
 def test_one_person_under_two_names_in_two_splits_is_named(people, tmp_path):
