@@ -80,10 +80,10 @@ def overlay_box(image: np.ndarray, box: np.ndarray, colour: tuple[int, int, int]
         image[max(0, rows.start) : max(0, rows.stop), max(0, columns.start) : max(0, columns.stop)] = colour
 
 
-def overlay_points(image: np.ndarray, points: np.ndarray) -> None:
-    """Draw (n,2) pixel positions into (H,W,3) uint8 in place: white on a dark rim; NaN ones are left out."""
+def overlay_points(image: np.ndarray, points: np.ndarray, rim: tuple[int, int, int] = (20, 30, 60)) -> None:
+    """Draw (n,2) pixel positions into (H,W,3) uint8 in place: white on a rim; NaN ones are left out."""
     for x, y in points[np.isfinite(points).all(axis=1)].astype(int):
-        for reach, colour in ((2, (20, 30, 60)), (1, (255, 255, 255))):
+        for reach, colour in ((2, rim), (1, (255, 255, 255))):
             rows = slice(max(0, y - reach + 1), max(0, y + reach))
             columns = slice(max(0, x - reach + 1), max(0, x + reach))
             image[rows, columns] = colour

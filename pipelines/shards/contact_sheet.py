@@ -1,4 +1,5 @@
-"""A contact sheet of clips: frames with boxes and landmarks, the fitted mesh on them, the sound below."""
+"""A contact sheet of clips: frames with boxes, landmarks and irises, the fitted mesh on them, the sound
+below."""
 
 from __future__ import annotations
 
@@ -25,6 +26,7 @@ SOUND_RATE, FPS = 16_000, 25
 DETECTOR_BOX_COLOUR, TRACKER_BOX_COLOUR = (255, 176, 32), (64, 160, 255)
 """Boxes: of the landmarks' detector, of the source or tracker."""
 BOX_STYLES = (("face_box", "orange", "keypoints"), ("boxes", "blue", "clips"))
+IRIS_COLOUR = (255, 70, 60)
 MESH_COLOUR = np.array([70, 205, 190], np.float32)
 MESH_OPACITY = 0.5
 LIGHT_DIRECTION = np.array([0.3, 0.5, 0.81], np.float32)
@@ -91,6 +93,8 @@ def _heading(clip: ClipFields) -> str:
     if "fit_error" in clip and np.isfinite(clip["fit_error"]).any():
         parts.append(f"fit {np.nanmedian(clip['fit_error']):.1f} px off")
     parts += [f"{name} box: {whose}" for field, name, whose in BOX_STYLES if field in clip]
+    if "iris" in clip:
+        parts.append("iris centres: red")
     return "    ".join(parts)
 
 
@@ -109,6 +113,9 @@ def plot_boxes_and_landmarks(image: np.ndarray, clip: ClipFields, t: int, matrix
         )
     if "landmarks" in clip:
         picture_grids.overlay_points(image, transform_points(clip["landmarks"][t], matrix))
+    if "iris" in clip:
+        centres = clip["iris"][t][:, 0]
+        picture_grids.overlay_points(image, transform_points(centres, matrix), IRIS_COLOUR)
     return image
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from pipelines.errors import UserError
 
 CONTACT_SHEET_FIELDS = (
-    "frames", "frame_at", "affine", "sound", "clip", "crop", "boxes", "landmarks", "face_box",
+    "frames", "frame_at", "affine", "sound", "clip", "crop", "boxes", "landmarks", "iris", "face_box",
     "id_coeffs", "exp_coeffs", "scale", "rotation", "translation", "fit_error",
 )  # fmt: skip
 

@@ -7,6 +7,7 @@ from pipelines.shards import contact_sheet
 from pipelines.shards.contact_sheet import (
     CONTACT_SHEET_CELL_SIZE,
     DETECTOR_BOX_COLOUR,
+    IRIS_COLOUR,
     TRACKER_BOX_COLOUR,
     mouth_opening,
     overlay_mesh,
@@ -45,6 +46,15 @@ def test_boxes_are_drawn_in_pixels_of_the_clip():
     assert (image[48, 60] == TRACKER_BOX_COLOUR).all()  # (98 - 50) / 192 * 96 * 2
     assert (image[24, 60] == DETECTOR_BOX_COLOUR).all()
     assert not image[4, 4].any()
+
+
+def test_the_centre_of_each_iris_is_drawn_in_its_own_colour():
+    iris = np.full((1, 2, 5, 2), 30.0)
+    iris[0, :, 0] = (40, 60), (90, 60)
+    image = plot_boxes_and_landmarks(np.zeros((192, 192, 3), np.uint8), {"iris": iris}, 0, np.eye(2, 3))
+    drawn = {(int(x), int(y)) for y, x in np.argwhere((image == IRIS_COLOUR).all(axis=2))}
+    assert len(drawn) == 2 * 8
+    assert {(39, 59), (41, 61), (89, 59), (91, 61)} <= drawn
 
 
 def test_the_mesh_covers_the_projected_head_and_nothing_else():
