@@ -1,8 +1,9 @@
 """CPU milliseconds a frame of each preprocessing stage, bare: no Ray, no store, one thread; with the nets of
 dlib and of MediaPipe, on the same videos, in turn.
 
-python -m pytest -m bench -s tests/bench/bench_preprocess.py
+OMP_NUM_THREADS=1 python -m pytest -m bench -s tests/bench/bench_preprocess.py
 
+OMP_NUM_THREADS: as the workers of preprocessing have it; with more threads numpy's wait, which counts too.
 REENACT_BENCH_MEDIA: a folder of videos to measure besides those that are rendered.
 """
 
@@ -100,6 +101,7 @@ def time_stages(recordings: list[Inputs], clips: ClipsConfig, stack: str) -> tup
 
 @pytest.mark.bench
 def test_stages_by_dlib_and_by_mediapipe():
+    assert os.environ.get("OMP_NUM_THREADS") == "1", "run this as its first lines say"
     torch.set_num_threads(1)
     corpora = {"rendered": list(rendered_recordings())}
     if MEDIA:

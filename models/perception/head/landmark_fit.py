@@ -193,24 +193,26 @@ def _linearise(
     weight: np.ndarray,
     o: LandmarkFitOptions,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a small change of a frame's unknowns and id does to its landmarks (T,136,6+n_exp+n_id), and what
-    is missing (T,136); both in sigmas and weighted."""
+    """What a small change of a frame's unknowns and id does to its landmarks (T,136,6+n_exp+n_id), x of all
+    before y, and what is missing (T,136); both in sigmas and weighted."""
     mean, id_basis, exp_basis = model
     points, turned = _project(state, mean, id_basis, exp_basis)
     residual = (target - points) / (state.scale * o.noise)[:, None, None]
     distance = np.linalg.norm(residual, axis=-1)
     trust = np.sqrt(weight * np.minimum(1, o.outlier / np.maximum(distance, 1e-9)))  # (T,68)
     basis = np.concatenate([exp_basis, id_basis], axis=2)
-    jacobian = np.zeros((len(target), 68, 2, POSE_SIZE + basis.shape[2]))
+    jacobian = np.zeros((len(target), 2, 68, POSE_SIZE + basis.shape[2]))
     x, y, z = np.moveaxis(turned, -1, 0)
     # a small turn d moves a turned point by d x point
-    jacobian[:, :, 0, 1], jacobian[:, :, 0, 2] = z, -y
-    jacobian[:, :, 1, 0], jacobian[:, :, 1, 2] = -z, x
-    jacobian[:, :, 0, 3], jacobian[:, :, 1, 3] = x, y
-    jacobian[:, :, 0, 4] = jacobian[:, :, 1, 5] = 1
-    jacobian[..., POSE_SIZE:] = np.einsum("trc,ncj->tnrj", state.rotation[:, :2], basis, optimize=True)
-    jacobian *= trust[..., None, None] / o.noise
-    return jacobian.reshape(len(target), 136, -1), (residual * trust[..., None]).reshape(len(target), 136)
+    jacobian[:, 0, :, 1], jacobian[:, 0, :, 2] = z, -y
+    jacobian[:, 1, :, 0], jacobian[:, 1, :, 2] = -z, x
+    jacobian[:, 0, :, 3], jacobian[:, 1, :, 3] = x, y
+    jacobian[:, 0, :, 4] = jacobian[:, 1, :, 5] = 1
+    by_axis = np.swapaxes(basis, 0, 1).reshape(3, -1)  # (3,68 J)
+    jacobian[..., POSE_SIZE:] = (state.rotation[:, :2] @ by_axis).reshape(len(target), 2, 68, -1)
+    jacobian *= trust[:, None, :, None] / o.noise
+    missed = np.swapaxes(residual * trust[..., None], 1, 2)
+    return jacobian.reshape(len(target), 136, -1), missed.reshape(len(target), 136)
 
 
 @dataclass(frozen=True, slots=True)
