@@ -2,8 +2,8 @@
 
 `short` (128 px) sees faces of a seventh of the square it is shown and more, `full` (192 px) of a fifteenth.
 A frame is shown to `short`; where that finds nothing, or is not sure, to `full`; where that is not sure
-either, and the frame is long or large, its overlapping squares are. What is found counts as a face where the
-face mesh says so, which also tells how it lies.
+either, and the frame is long or large, its overlapping squares are. What they are not sure of counts as a
+face where the face mesh says so.
 """
 
 from __future__ import annotations
@@ -17,12 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.perception.faces.face_mesh import (
-    FaceMesh,
-    frames_to_images,
-    load_face_mesh,
-    squares_from_boxes,
-)
+from models.perception.faces.face_mesh import FaceMesh, frames_to_uint8_images, load_face_mesh
 from models.perception.interfaces import FixedSizeNet, InferenceSettings
 from models.perception.litert_net import LiteRtNet
 from models.perception.tflite_file import TfliteSignature
@@ -33,10 +28,7 @@ FULL_RANGE_NET = TfliteSignature(192, ((2304, 16), (2304, 1)))
 SCORE_THRESHOLD = 0.5
 SURE_SCORE = 0.75
 """Close faces score 0.87 and more. Less is also what `short` gives a small portrait, head and shoulders taken
-for one face: then the next detector is asked too, and the surer answer counts."""
-SURE_PRESENCE = 20.0
-"""Logit of the mesh. With the right roll it is 25 to 65 on faces seen from the front, with one that is wrong
-by a right angle or two 15 at most. BlazeFace's is wrong on faces that lie or stand on their heads."""
+for one face: then the mesh is asked, and the next detector too, and the surer answer counts."""
 LOGIT_LIMIT = 80.0
 NMS_OVERLAP = 0.3
 """Boxes whose intersection is a larger part of their union are one face."""
@@ -104,14 +96,16 @@ def box_overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 # --- squares of a frame -------------------------------------------------------------------------------------
 def letterbox(images: Tensor, side: int) -> Tensor:
-    """images (B,3,H,W) float in [0,1] -> (B,3,side,side) in [-1,1]: in the middle of a square of the longer
+    """images (B,3,H,W) uint8 -> (B,3,side,side) float32 in [-1,1]: in the middle of a square of the longer
     side, black outside, made smaller with antialiasing."""
     height, width = images.shape[2:]
     longer = max(height, width)
     left, top = (longer - width) // 2, (longer - height) // 2
     squares = F.pad(images, (left, longer - width - left, top, longer - height - top))
+    if squares.is_cuda:  # which resizes no whole numbers; on a core they take a tenth of the time
+        squares = squares.float()
     small = F.interpolate(squares, (side, side), mode="bilinear", antialias=True, align_corners=False)
-    return small * 2 - 1
+    return small.float() / 127.5 - 1
 
 
 def letterbox_to_pixels(found: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -146,25 +140,27 @@ class BlazeFaceDetector:
     @torch.inference_mode()
     def detect(self, frames: np.ndarray) -> list[np.ndarray]:
         """frames (T,H,W,3) uint8 -> for each (n,6) float32: x0, y0, x1, y1, score, and the roll in radians;
-        the surest first. Boxes reach from the brows to the chin, and may leave the frame."""
+        the surest first. Boxes reach from the brows to the chin, and may leave the frame. The roll of a face
+        that lies or stands on its head may be wrong where the score is high: MeshLandmarker sees to it."""
         found: list[np.ndarray] = []
         size = max(1, DETECTION_BATCH_PIXELS // math.prod(frames.shape[1:3]))
         for start in range(0, len(frames), size):
-            images = frames_to_images(frames[start : start + size], self._short.device)
-            found += [_detection_rows(one) for one in self._detect_batch(images)]
+            images = frames_to_uint8_images(frames[start : start + size], self._short.device)
+            found += self._detect_batch(images)
         return found
 
     def _detect_batch(self, images: Tensor) -> list[np.ndarray]:
-        """images (B,3,H,W) in [0,1] -> (n,17) of each."""
+        """images (B,3,H,W) uint8 -> (n,6) of each."""
         shorter, longer = sorted(images.shape[2:])
         tiled = longer > TILE_ASPECT * shorter or longer > TILE_LONGEST_SIDE
-        found = [np.zeros((0, 17))] * len(images)
+        found = [np.zeros((0, 6), np.float32)] * len(images)
         for step in (self._short_range, self._full_range, *[self._full_range_tiles] * tiled):
             rest = [n for n, rows in enumerate(found) if _best_score(rows) < SURE_SCORE]
             if not rest:
                 break
             chosen = images if len(rest) == len(images) else images[rest]
-            for n, rows in zip(rest, self._present(chosen, step(chosen)), strict=True):
+            of_step = [_detection_rows(rows) for rows in step(chosen)]
+            for n, rows in zip(rest, self._drop_without_face(chosen, of_step), strict=True):
                 if _best_score(rows) > _best_score(found[n]):
                     found[n] = rows
         return found
@@ -200,56 +196,25 @@ class BlazeFaceDetector:
             for n in range(len(images))
         ]
 
-    def _present(self, images: Tensor, found: list[np.ndarray]) -> list[np.ndarray]:
-        """Those detections on which the face mesh sees a face. Where it is not sure of one, the roll may be
-        wrong: a profile's eyes lie nearly on each other, and those of a face that lies or stands on its head
-        are taken for level. Such a detection counts as the mesh is surest of it, upright or turned."""
-        image_of = np.array([n for n, rows in enumerate(found) for _ in rows], int)
-        if not len(image_of):
-            return found
+    def _drop_without_face(self, images: Tensor, found: list[np.ndarray]) -> list[np.ndarray]:
+        """Detections (n,6) of each image -> those that are sure, and those on which the face mesh sees a
+        face, with the roll at which it is surest of it."""
         rows = np.concatenate(found)
-        presence = self._presence(images[image_of], rows)
-        unsure = np.flatnonzero(presence < SURE_PRESENCE)
-        asked = rows[unsure]
-        others = [(level_key_points(asked), 0.0)]
-        others += [(turn_key_points(asked, quarters), SURE_PRESENCE) for quarters in (1, 2, 3)]
-        for turned, bound in others if len(unsure) else ():
-            again = self._presence(images[image_of[unsure]], turned)
-            better = again > np.maximum(presence[unsure], bound)
-            rows[unsure[better]], presence[unsure[better]] = turned[better], again[better]
+        unsure = np.flatnonzero(rows[:, 4] < SURE_SCORE)
+        kept = np.ones(len(rows), bool)
+        if len(unsure):
+            image_of = np.repeat(np.arange(len(found)), [len(one) for one in found])[unsure]
+            asked = torch.from_numpy(rows[unsure]).to(images.device)
+            faces = self._mesh.find_faces(images[image_of].float() / 255, asked[:, :4], asked[:, 5])
+            kept[unsure] = (faces.presence > 0).cpu().numpy()
+            rows[unsure, 5] = faces.rolls.cpu().numpy()
         ends = np.cumsum([len(one) for one in found])[:-1]
-        parts = zip(np.split(rows, ends), np.split(presence, ends), strict=True)
-        return [one[logits > 0] for one, logits in parts]
-
-    def _presence(self, images: Tensor, found: np.ndarray) -> np.ndarray:
-        """One detection (17,) for each of the images -> the mesh's logits (n,) that there is a face."""
-        rows = torch.from_numpy(_detection_rows(found)).to(images.device)
-        return self._mesh.predict(images, squares_from_boxes(rows[:, :4], rows[:, 5]))[1].cpu().numpy()
-
-
-def turn_key_points(found: np.ndarray, quarters: int) -> np.ndarray:
-    """Detections (n,17) -> the same boxes, their key points turned about the middle by right angles, from x
-    to y: clockwise as seen."""
-    out = found.copy()
-    middle = (found[:, None, :2] + found[:, None, 2:4]) / 2
-    offset = found[:, 4:16].reshape(-1, 6, 2) - middle
-    for _ in range(quarters):
-        offset = np.stack([-offset[..., 1], offset[..., 0]], axis=-1)
-    out[:, 4:16] = (offset + middle).reshape(-1, 12)
-    return out
-
-
-def level_key_points(found: np.ndarray) -> np.ndarray:
-    """Detections (n,17) -> the same, with the eyes on one level: a roll of 0."""
-    out = found.copy()
-    out[:, [5, 7]] = (found[:, [5]] + found[:, [7]]) / 2
-    out[:, [4, 6]] = np.sort(found[:, [4, 6]], axis=1)
-    return out
+        return [one[good] for one, good in zip(np.split(rows, ends), np.split(kept, ends), strict=True)]
 
 
 def _best_score(found: np.ndarray) -> float:
-    """Of detections (n,17), the surest first; 0 where there is none."""
-    return float(found[0, -1]) if len(found) else 0.0
+    """Of detections (n,6), the surest first; 0 where there is none."""
+    return float(found[0, 4]) if len(found) else 0.0
 
 
 def _detection_rows(found: np.ndarray) -> np.ndarray:

@@ -37,7 +37,7 @@ def sample_crops(images: Tensor, squares: CropSquares, size: int) -> Tensor:
     shrink = (squares.side.detach() / size).floor().clamp(min=1).long()
     shrink = torch.where(squares.side.detach() > 2 * size, shrink, torch.ones_like(shrink))
     shrink = shrink.clamp(max=min(images.shape[2:]))
-    for factor in shrink.unique().tolist():
+    for factor in set(shrink.tolist()):
         rows = (shrink == factor).nonzero()[:, 0]
         if len(rows) == len(images):
             return _sample(images, squares, size, factor)

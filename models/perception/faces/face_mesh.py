@@ -40,6 +40,9 @@ FACE_SQUARE_SCALE, EYE_SQUARE_SCALE = 1.5, 2.3
 """Side of a square, in the longer side of a face's box, and in the distance of an eye's corners."""
 SURE_PRESENCE_LOGIT = 40.0
 """Of faces in full view (23 to 55 on real frames); the score of a frame is its logit as a share of this."""
+SURE_ROLL_LOGIT = 20.0
+"""With the right roll the logit is 25 to 65 on faces seen from the front, with one that is wrong by a right
+angle or two 15 at most."""
 MIN_BOX_SIDE = 4.0
 """Pixels: smaller boxes show no face."""
 LANDMARK_STEPS_PER_PIXEL = 64
@@ -74,6 +77,17 @@ def _line_angle(left: Tensor, right: Tensor) -> Tensor:
 
 
 # --- nets ---------------------------------------------------------------------------------------------------
+class FacesInBoxes(NamedTuple):
+    """What the mesh makes of B boxes."""
+
+    points: Tensor
+    """(B,468,3) float32 pixels."""
+    presence: Tensor
+    """(B,) float32 logits that there is a face."""
+    rolls: Tensor
+    """(B,) float32 radians, at which it was looked for."""
+
+
 class FaceMesh:
     """Pixels -> points. `iris`: None = the mesh net alone."""
 
@@ -103,6 +117,26 @@ class FaceMesh:
         points, presence = self._mesh(crops)
         points = points.reshape(-1, MESH_POINT_COUNT, 3) / self._mesh.input_side
         return crop_to_image_points(points, squares), presence.reshape(-1)
+
+    def find_faces(self, images: Tensor, boxes: Tensor, rolls: Tensor) -> FacesInBoxes:
+        """images (B,3,H,W) in [0,1], boxes (B,4), rolls (B,) radians -> the faces in the boxes.
+
+        Where the mesh is not sure the roll may be wrong: a profile's eyes lie nearly on each other, and those
+        of a face that lies or stands on its head are taken for level. Such a face is looked for level and
+        turned by right angles too, and that counts of which the mesh is surest.
+        """
+        points, presence = self.predict(images, squares_from_boxes(boxes, rolls))
+        unsure = (presence < SURE_ROLL_LOGIT).nonzero()[:, 0]
+        if not len(unsure):
+            return FacesInBoxes(points, presence, rolls)
+        first, rolls, asked = rolls[unsure], rolls.clone(), images[unsure]
+        quarters = [(first + k * torch.pi / 2, SURE_ROLL_LOGIT) for k in (1, 2, 3)]
+        for turned, at_least in ((torch.zeros_like(first), 0.0), *quarters):
+            again, logits = self.predict(asked, squares_from_boxes(boxes[unsure], turned))
+            better = logits > presence[unsure].clamp(min=at_least)
+            rows = unsure[better]
+            points[rows], presence[rows], rolls[rows] = again[better], logits[better], turned[better]
+        return FacesInBoxes(points, presence, rolls)
 
     def refine_eyes(self, images: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """points (B,468,3) -> the same with the lids of the iris net (depth as it was), and irises (B,2,5,2)
@@ -148,7 +182,7 @@ class MeshPrediction(NamedTuple):
 
 class MeshLandmarker:
     """models.perception.interfaces.Landmarker, InferenceConfigurable: a pass of the mesh on the squares of
-    the boxes, one on those of its points, then the eyes."""
+    the boxes, upright or turned, one on those of its points, then the eyes."""
 
     def __init__(self, mesh: FaceMesh):
         self.name = "mesh468_iris" if mesh.has_iris else "mesh468"
@@ -188,10 +222,10 @@ class MeshLandmarker:
         """(n,4): centre, side and angle of the faces' squares after a first pass; NaN where it sees none."""
         images = frames_to_images(frames, self._mesh.device)
         where = (torch.from_numpy(one.astype(np.float32)).to(images.device) for one in (boxes, rolls))
-        points, presence = self._mesh.predict(images, squares_from_boxes(*where))
-        centre, side, angle = squares_from_points(points)
+        faces = self._mesh.find_faces(images, *where)
+        centre, side, angle = squares_from_points(faces.points)
         found = torch.column_stack([centre, side, angle])
-        return torch.where(presence[:, None] > 0, found, torch.nan).cpu().numpy()
+        return torch.where(faces.presence[:, None] > 0, found, torch.nan).cpu().numpy()
 
     def _faces(self, frames: np.ndarray, squares: np.ndarray) -> MeshPrediction:
         images = frames_to_images(frames, self._mesh.device)
@@ -221,10 +255,15 @@ def _interpolate_squares(squares: np.ndarray, looked_at: np.ndarray, rows: np.nd
 
 def frames_to_images(frames: np.ndarray, device: torch.device) -> Tensor:
     """frames (T,H,W,3) uint8 -> (T,3,H,W) float32 in [0,1], on the device."""
+    return frames_to_uint8_images(frames, device).float() / 255
+
+
+def frames_to_uint8_images(frames: np.ndarray, device: torch.device) -> Tensor:
+    """frames (T,H,W,3) uint8 -> (T,3,H,W) uint8, on the device."""
     images = torch.from_numpy(np.require(frames, requirements=("C_CONTIGUOUS", "WRITEABLE")))
     if device.type == "cuda":
         images = images.pin_memory().to(device, non_blocking=True)
-    return (images.float() / 255).permute(0, 3, 1, 2)
+    return images.permute(0, 3, 1, 2)
 
 
 def _usable_boxes(boxes: np.ndarray, height: int, width: int) -> np.ndarray:

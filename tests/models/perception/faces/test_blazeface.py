@@ -64,8 +64,8 @@ def test_boxes_without_area_end():
 
 def test_a_place_in_the_letterbox_maps_back_to_its_pixel():
     """A white block of a 1280 x 720 frame, its middle found in the net's 192 pixels."""
-    frame = torch.zeros((1, 3, 720, 1280))
-    frame[..., 300:340, 900:960] = 1
+    frame = torch.zeros((1, 3, 720, 1280), dtype=torch.uint8)
+    frame[..., 300:340, 900:960] = 255
     small = (blazeface.letterbox(frame, 192)[0, 0] + 1) / 2
     places = (torch.arange(192) + 0.5) / 192
     middle = [float((small.sum(axis) * places).sum() / small.sum()) for axis in (0, 1)]
@@ -106,23 +106,6 @@ def test_a_face_that_lies_or_stands_on_its_head_is_found_with_its_roll(on_litert
     assert blazeface.box_overlaps(expected, found[None])[0] > 0.5
     off = (found[5] - box[5] - quarters * np.pi / 2 + np.pi) % (2 * np.pi) - np.pi
     assert abs(off) < 0.7  # the face mesh takes the rest in its second pass
-
-
-def test_key_points_are_turned_about_the_middle_of_the_box():
-    found = detection(0, 2, 0.9)[None]
-    found[:, 4:8] = [0.5, 0.4, 1.5, 0.4]  # eyes, level
-    turned = blazeface.turn_key_points(found, 1)
-    np.testing.assert_allclose(turned[0, 4:8], [1.1, 0, 1.1, 1])
-    np.testing.assert_array_equal(turned[0, :4], found[0, :4])
-    np.testing.assert_allclose(blazeface.turn_key_points(turned, 3), found)
-
-
-def test_levelled_key_points_have_no_roll_and_their_box():
-    found = detection(0, 1, 0.9)[None]
-    found[0, 4:8] = 0.6, 0.3, 0.4, 0.5
-    level = blazeface.level_key_points(found)
-    np.testing.assert_allclose(level[0, 4:8], [0.4, 0.4, 0.6, 0.4])
-    np.testing.assert_array_equal(level[:, :4], found[:, :4])
 
 
 def paste(astronaut, canvas, width, left, top):
@@ -167,15 +150,16 @@ def test_there_is_no_face_in_pictures_of_other_things(on_litert, picture):
     assert len(found) == 0
 
 
-def test_what_the_mesh_sees_no_face_in_is_dropped(on_litert, astronaut):
-    """The net's own detections of a cat and of a face, both as sure."""
+def test_what_is_not_sure_and_no_face_to_the_mesh_is_dropped(on_litert, astronaut):
+    """One box in the picture of a cat and in that of a face, both as sure."""
     from skimage import data
 
-    images = blazeface.frames_to_images(
+    images = blazeface.frames_to_uint8_images(
         np.stack([data.chelsea()[:300, 100:400], astronaut[:300, 100:400]]), torch.device("cpu")
     )
-    face = on_litert._short_range(images)[1]
-    kept = on_litert._present(images, [face, face])
+    face = on_litert.detect(images[1:].permute(0, 2, 3, 1).numpy())[0]
+    face[:, 4] = 0.6
+    kept = on_litert._drop_without_face(images, [face, face])
     assert [len(rows) for rows in kept] == [0, 1]
 
 

@@ -120,6 +120,21 @@ def test_a_turned_frame_gives_the_turned_points(mesh, astronaut, turns):
     assert float(difference) < 0.002 * eye_distance(expected[0].numpy())
 
 
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_face_that_lies_or_stands_on_its_head_is_found_without_its_roll(landmarker, astronaut, quarters):
+    upright, box = astronaut[20:276, 96:352], BOX - [96, 20, 96, 20]
+    turned = np.rot90(upright, -quarters)
+    x, y = box[0, [0, 2]] - 128, box[0, [1, 3]] - 128
+    for _ in range(quarters):  # clockwise as seen
+        x, y = -y[::-1], x
+    around = np.array([[x[0], y[0], x[1], y[1]]], np.float32) + 128
+    (expected,) = landmarker.landmarks(upright[None], box) - 128
+    for _ in range(quarters):
+        expected = np.stack([-expected[:, 1], expected[:, 0]], axis=1)
+    (found,) = landmarker.landmarks(turned[None], around) - 128
+    assert np.linalg.norm(found - expected, axis=1).mean() < 0.5
+
+
 def test_a_mirrored_frame_gives_the_mirrored_points(landmarker, astronaut, points):
     mirrored = np.ascontiguousarray(astronaut[None, :, ::-1])
     box = np.array([[512 - BOX[0, 2], BOX[0, 1], 512 - BOX[0, 0], BOX[0, 3]]], np.float32)
