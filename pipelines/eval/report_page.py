@@ -215,12 +215,11 @@ def _part_of_table(one: ProtocolResults, own: bool, names: Sequence[str]) -> str
 
 
 def _best(one: ProtocolResults, name: str, own: bool) -> float | None:
-    """Of the models and the copied source that have a value in nearly all frames; None where nothing was
-    measured beside something else."""
+    """Of the models and the copied source that have a value in nearly all frames; None where fewer than two
+    have."""
     records = [one.find_record(name, method, own) for method in (COPY_METHOD, *one.models)]
-    measured = [record for record in records if record and record.value is not None]
-    values = [record.value for record in measured if not record.often_missing and record.value is not None]
-    if len(measured) < 2 or not values:
+    values = [r.value for r in records if r and r.value is not None and not r.often_missing]
+    if len(values) < 2:
         return None
     return max(values) if METRICS[name].better == "up" else min(values)
 
@@ -287,12 +286,15 @@ def _spread(comparisons: Sequence[ProtocolResults]) -> str:
 
 
 def _chart(one: ProtocolResults, name: str) -> str:
-    """One metric: a row for each model, then the copied source; none of a metric without values of pairs."""
+    """One metric: a row for each model, then the copied source; none of a metric without values of pairs, or
+    in which no model has one."""
     if METRICS[name].of_sets:
         return ""
     rows = [
         _strip(one, name, model, CHART_COLOURS[i % len(CHART_COLOURS)]) for i, model in enumerate(one.models)
     ]
+    if not any(rows):
+        return ""
     found = [row for row in (*rows, _strip(one, name, COPY_METHOD, CHART_GREY)) if row]
     metric = METRICS[name]
     direction = "higher is better" if metric.better == "up" else "lower is better"
@@ -348,7 +350,7 @@ def _published(rows: Sequence[Mapping[str, str]], models: Sequence[str]) -> str:
         [*map(escape_html, place), *(values.get(name, "–") for name in names)]
         for place, values in lines.items()
     ]
-    heads = ["model", "variant", "setting", "source", *(f"{name} {arrows[name]}" for name in names)]
+    heads = ["model", "variant", "setting", "source", *(f"{name}&nbsp;{arrows[name]}" for name in names)]
     return (
         PAPER_RESULTS_NOTE
         + render_table(heads, body, numbers=range(4, 4 + len(names)))

@@ -156,7 +156,7 @@ def truth_feature_means(metrics: Sequence[str], families: Mapping[str, Family]) 
         seen = {key: one[_has_feature(one)] for key, one in of_pairs.items() if not isinstance(one, str)}
         people = {clip_identity(key) for key, one in seen.items() if len(one)}
         if len(people) < MIN_CENTRE_IDENTITIES:
-            wanted = f"real frames of {MIN_CENTRE_IDENTITIES} people or more, there are {len(people)}"
+            wanted = f"real frames of at least {MIN_CENTRE_IDENTITIES} people, found {len(people)}"
             found[metric.name] = wanted
             continue
         found[metric.name] = np.concatenate(list(seen.values())).astype(np.float64).mean(0)

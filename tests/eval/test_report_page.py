@@ -91,6 +91,19 @@ def test_the_best_of_all_models_and_the_copy_is_marked_and_no_other(one):
     assert cells(one, "l1") == {"toy": True, "dark": False, "copy_source": False}
 
 
+def test_the_only_method_with_faces_is_not_marked_as_the_best(one):
+    alone = [
+        replace(r, undetected=r.n) if r.name == "akd_l1_dlib" and r.method != "copy_source" else r
+        for r in one.own
+    ]
+    assert not any(cells(replace(one, own=alone), "akd_l1_dlib", own=True).values())
+
+
+def test_a_metric_that_no_model_has_values_of_has_no_chart(one):
+    none = [replace(r, value=None) if r.method in one.models else r for r in one.shared]
+    assert report_page._chart(replace(one, shared=none), "l1") == ""
+
+
 def test_a_method_that_often_shows_no_face_is_never_the_best(one):
     records = [replace(r, value=0.0) if (r.method, r.name) == ("dark", "akd_l1_dlib") else r for r in one.own]
     assert not cells(replace(one, own=records), "akd_l1_dlib", own=True)["dark"]

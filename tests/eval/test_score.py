@@ -134,7 +134,7 @@ def test_of_one_person_nothing_is_centred_and_the_note_says_so(road, kept_family
     one = [key for key in families["truth"].keys if key.startswith("id1")]
     families["truth"] = kept_family([families["truth"].read(key) for key in one])
     centres = score.truth_feature_means(["csim_dlib_centred"], families)
-    assert centres == {"csim_dlib_centred": "real frames of 2 people or more, there are 1"}
+    assert centres == {"csim_dlib_centred": "real frames of at least 2 people, found 1"}
     rows = score.score_pairs(one, ["csim_dlib_centred"], families, centres).values
     assert {row.needs for row in rows} == set(centres.values())
 
