@@ -2,17 +2,27 @@ import pytest
 import torch
 
 from models.errors import InvalidFile, InvalidSettings
+from models.perception.faces.blazeface import FULL_RANGE_NET, SHORT_RANGE_NET
 from models.perception.faces.face_mesh import IRIS_NET, MESH_NET
 from models.perception.interfaces import InferenceSettings
 from models.perception.litert_net import LiteRtNet
 from models.perception.tflite_net import TorchTfliteNet
 
 
-@pytest.mark.parametrize(("weights_id", "signature"), [("mp_mesh468", MESH_NET), ("mp_iris", IRIS_NET)])
+@pytest.mark.parametrize(
+    ("weights_id", "signature"),
+    [
+        ("mp_face_short", SHORT_RANGE_NET),
+        ("mp_face_full", FULL_RANGE_NET),
+        ("mp_mesh468", MESH_NET),
+        ("mp_iris", IRIS_NET),
+    ],
+)
 def test_it_agrees_with_torch_to_a_thousandth_of_a_pixel(
     mediapipe_weights, wave_image, weights_id, signature
 ):
     image = wave_image(signature.side)
+    image = 2 * image - 1 if weights_id.startswith("mp_face") else image
     images = torch.cat([image, image.flip(3), image.roll(11, 2)])
     path = mediapipe_weights[weights_id]
     for ours, theirs in zip(

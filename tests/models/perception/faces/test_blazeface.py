@@ -95,6 +95,18 @@ def test_the_face_of_the_astronaut_is_found(detector, astronaut):
     assert found.dtype == np.float32
 
 
+@pytest.mark.parametrize("net", ["short", "full"])
+def test_box_and_key_points_of_the_astronaut_are_the_recorded_ones(detector, astronaut, net):
+    golden = GOLDEN["astronaut"]
+    images = blazeface.frames_to_uint8_images(astronaut[None], torch.device("cpu"))
+    (found,) = {"short": detector._short_range, "full": detector._full_range}[net](images)
+    assert len(found) == 1
+    np.testing.assert_allclose(found[0, :4], golden[f"{net}_box"], atol=0.3)
+    assert found[0, -1] == pytest.approx(golden[f"{net}_score"], abs=0.01)
+    if net == "short":
+        np.testing.assert_allclose(found[0, 4:16], golden["short_keypoints"], atol=0.3)
+
+
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_a_face_that_lies_or_stands_on_its_head_is_found_with_its_roll(on_litert, astronaut, quarters):
     upright = astronaut[20:276, 96:352]
@@ -142,12 +154,23 @@ def test_frames_of_a_batch_are_looked_at_by_themselves(on_litert, astronaut):
         np.testing.assert_array_equal(rows, on_litert.detect(frame[None])[0])
 
 
-@pytest.mark.parametrize("picture", ["coffee", "rocket", "chelsea", "hubble_deep_field"])
+@pytest.mark.parametrize("picture", ["coffee", "rocket", "chelsea", "hubble_deep_field", "grass"])
 def test_there_is_no_face_in_pictures_of_other_things(on_litert, picture):
     from skimage import data
 
-    (found,) = on_litert.detect(getattr(data, picture)()[None])
+    image = getattr(data, picture)()
+    frame = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+    (found,) = on_litert.detect(frame[None])
     assert len(found) == 0
+
+
+def test_a_cat_that_the_detector_takes_for_a_face_is_dropped_by_the_mesh(on_litert):
+    from skimage import data
+
+    images = blazeface.frames_to_uint8_images(data.chelsea()[None], torch.device("cpu"))
+    cat = blazeface._detection_rows(on_litert._short_range(images)[0])
+    assert cat[:, 4] == pytest.approx([0.58], abs=0.01)
+    assert [len(rows) for rows in on_litert._drop_without_face(images, [cat])] == [0]
 
 
 def test_what_is_not_sure_and_no_face_to_the_mesh_is_dropped(on_litert, astronaut):

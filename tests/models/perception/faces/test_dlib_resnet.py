@@ -91,13 +91,25 @@ def test_maps_of_every_level_are_the_figures(net, chip):
         assert maps.norm().item() == pytest.approx(wanted["norm"], rel=2e-6)
 
 
-def test_bytes_are_embedded_as_dlib_did(net):
+def byte_chip():
     y, x, c = np.meshgrid(np.arange(150), np.arange(150), np.arange(3), indexing="ij")
-    found = net.embed_chips(as_images((7 * x + 13 * y + 57 * c) % 256))[0]
+    return ((7 * x + 13 * y + 57 * c) % 256).astype(np.uint8)
+
+
+def test_bytes_are_embedded_as_dlib_did(net):
+    found = net.embed_chips(as_images(byte_chip()))[0]
     wanted = GOLDEN["dlib_resnet_uint8"]["dlib"]
     torch.testing.assert_close(found[:6], torch.tensor(wanted["first"]), rtol=0, atol=2e-6)
     torch.testing.assert_close(found[-6:], torch.tensor(wanted["last"]), rtol=0, atol=2e-6)
     assert found.norm().item() == pytest.approx(wanted["norm"], abs=2e-6)
+
+
+def test_bytes_are_embedded_as_dlib_does(net):
+    dlib = pytest.importorskip("dlib")
+    theirs = dlib.face_recognition_model_v1(str(packaged("dlib_resnet")))
+    wanted = np.array(theirs.compute_face_descriptor(byte_chip()), np.float32)
+    found = net.embed_chips(as_images(byte_chip()))[0]
+    torch.testing.assert_close(found, torch.from_numpy(wanted), rtol=0, atol=2e-6)
 
 
 def test_a_photograph_is_embedded_as_dlib_does(net):
