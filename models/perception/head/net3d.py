@@ -46,11 +46,12 @@ class NearestRotation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor) -> Tensor:
-        u, values, vh = torch.linalg.svd(matrix)
+        finite = torch.isfinite(matrix).all(-1, keepdim=True).all(-2, keepdim=True)
+        u, values, vh = torch.linalg.svd(torch.where(finite, matrix, 0))  # it raises where they are not
         signs = torch.ones_like(values)
         signs[..., -1] = torch.linalg.det(u @ vh).sign()
         ctx.save_for_backward(u, values * signs, signs, vh)
-        return (u * signs[..., None, :]) @ vh
+        return torch.where(finite, (u * signs[..., None, :]) @ vh, torch.nan)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
@@ -63,7 +64,8 @@ class NearestRotation(torch.autograd.Function):
 
 
 def nearest_rotation(matrix: Tensor) -> Tensor:
-    """(...,3,3) float64 -> the rotation (determinant 1) nearest in the Frobenius norm, with gradient."""
+    """(...,3,3) float64 -> the rotation (determinant 1) nearest in the Frobenius norm, with gradient; NaN of
+    a matrix that is not finite."""
     found = NearestRotation.apply(matrix)
     assert isinstance(found, Tensor)
     return found
@@ -157,7 +159,8 @@ class Net3DPrediction(NamedTuple):
     points: Tensor
     """(B,468,3) pixels of the image."""
     presence: Tensor
-    """(B,) logit that there is a face: below 0 the rest means nothing."""
+    """(B,) logit that there is a face: below 0 the rest means nothing. All is NaN of a crop that is not
+    finite."""
 
 
 class Net3D:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.perception.faces.face_crops import CropSquares
 from models.perception.faces.face_mesh import squares_from_points
 from models.perception.head.default_head import get_analytic_head
 from models.perception.head.dense_fit import DenseFitter
@@ -196,6 +197,24 @@ def test_the_gradient_points_to_a_turned_head(net, faces, people):
     gradient = image_gradient(net, faces, lambda found: found.angles[:, 1])
     change = people.images(yaw=8.0) - people.images(yaw=2.0)
     assert ((gradient * change).sum((1, 2, 3)) > 0).sum() >= 4
+
+
+def test_black_images_show_no_face_and_those_that_are_not_finite_spoil_no_other(net, faces):
+    images, squares, identity = faces
+    face = images[0]
+    shown = torch.stack([face, torch.zeros_like(face), face * torch.nan, face + torch.inf])
+    same = CropSquares(*(one[:1].expand(4, *one.shape[1:]) for one in squares))
+    shown.requires_grad_()
+    found = net.predict(shown, same, identity[:1].expand(4, -1))
+    assert found.presence[0] > 10
+    assert found.presence[1] < 0
+    alone = net.predict(images[:1], CropSquares(*(one[:1] for one in squares)), identity[:1])
+    torch.testing.assert_close(found.angles[0], alone.angles[0], atol=1e-2, rtol=0)
+    for part in found:
+        assert torch.isfinite(part[:2]).all()
+        assert torch.isnan(part[2:]).any(-1).all()
+    found.expression[:2].sum().backward()
+    assert torch.isfinite(shown.grad[:2]).all()
 
 
 def test_the_same_generator_gives_the_same_copies(net, faces):
