@@ -12,6 +12,7 @@ from models.perception.head.hull import hull_area
 from models.perception.interfaces import FaceDetector, InferenceConfigurable, InferenceSettings, Landmarker
 from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected
+from pipelines.preprocess.sources.common.source_tracks import box_iou
 from storage.shards import Sample
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ EXTRA_LANDMARKER_OUTPUT_FIELDS = {
 NETS_WITH_DTYPE = ("fan", "s3fd")
 """How the nets that `dtype` is for begin."""
 WHOLE_PIXEL_FIELDS = ("landmarks", "landmarks3d")
+MIN_TRACK_OVERLAP = 0.1
+"""Of a detection and the box that the clip's own face was tracked by, intersection over union: less is another
+face."""
 FACES_PER_LANDMARK_BATCH = 32
 """Faces placed at once to find the largest of several in their frames."""
 
@@ -84,7 +88,7 @@ class KeypointsConfig(Struct, frozen=True, kw_only=True):
     @property
     def reads(self) -> tuple[str, ...]:
         """Fields of the clips."""
-        return ("frames", "clip", *(("boxes", "crop") if self.detector == EXISTING_CLIP_BOXES else ()))
+        return ("frames", "clip", "boxes", "crop")
 
     @property
     def writes(self) -> tuple[str, ...]:
@@ -130,7 +134,9 @@ def _keypoints(
 ) -> Sample:
     frames = clip["frames"]
     boxes = (
-        read_clip_boxes(clip) if detector is None else _detect_boxes(frames, settings, detector, landmarker)
+        read_clip_boxes(clip)
+        if detector is None
+        else _detect_boxes(frames, _tracked_boxes(clip), settings, detector, landmarker)
     )
     points = landmarker.predict(frames, boxes.boxes, boxes.rolls, boxes.detected)
     lost = ~np.isfinite(points.landmarks).all((1, 2))  # no box, or no face in it
@@ -181,15 +187,36 @@ def read_clip_boxes(clip: Sample) -> FaceBoxes:
     return FaceBoxes(boxes.astype(np.float32), np.isfinite(boxes).all(1).astype(np.float32))
 
 
+def _tracked_boxes(clip: Sample) -> np.ndarray | None:
+    """The boxes (T,4) of the face that was followed to cut the clip; None where the source gave one box for
+    all of it, which tells no face from another."""
+    return None if clip["clip"].get("detector") in (None, "given") else read_clip_boxes(clip).boxes
+
+
 def _detect_boxes(
-    frames: np.ndarray, settings: KeypointsConfig, detector: FaceDetector, landmarker: Landmarker
+    frames: np.ndarray,
+    tracked: np.ndarray | None,
+    settings: KeypointsConfig,
+    detector: FaceDetector,
+    landmarker: Landmarker,
 ) -> FaceBoxes:
-    """Those of the main face, detected in some frames, interpolated between them."""
+    """Those of the main face, detected in some frames, interpolated between them. Of a clip whose face was
+    tracked it is that one, whoever else is in the picture."""
     detect_at = np.unique([*range(0, len(frames), settings.detect_every), len(frames) - 1])
     found = detector.detect(frames[detect_at])
+    if tracked is not None:
+        found = [_tracked_face(tracked[at], boxes) for at, boxes in zip(detect_at, found, strict=True)]
     seen = np.array([at for at, boxes in zip(detect_at, found, strict=True) if len(boxes)], int)
     faces = _main_faces(frames, seen, [boxes for boxes in found if len(boxes)], landmarker)
     return interpolate_boxes(faces, seen, len(frames), settings.max_gap)
+
+
+def _tracked_face(tracked: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Detections (n,5 or 6) -> the one, or none, of the face that was tracked there (4,)."""
+    overlaps = box_iou(tracked, boxes[:, :4])
+    return (
+        boxes[np.argsort(-overlaps, kind="stable")][:1] if (overlaps > MIN_TRACK_OVERLAP).any() else boxes[:0]
+    )
 
 
 def interpolate_boxes(faces: np.ndarray, seen: np.ndarray, frames: int, max_gap: int) -> FaceBoxes:

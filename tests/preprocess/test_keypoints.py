@@ -126,6 +126,29 @@ def test_the_largest_face_is_taken_in_each_frame_by_itself():
     assert (found["face_box"][20:, 0] == 10).all()
 
 
+def test_of_a_tracked_clip_it_is_the_face_that_was_tracked():
+    """A larger face beside it; in the third frame looked at that one alone is seen."""
+    own, other = [4.0, 4, 24, 24, 0.9, 0.1], [30.0, 4, 62, 36, 0.8, 0.2]
+    detector = SimpleNamespace(
+        name="two",
+        detect=lambda frames: [
+            np.array([other, own] if frame[0, 0, 0] != 7 else [other], np.float32) for frame in frames
+        ],
+    )
+    frames = grey(13)
+    frames[6] = 7
+    crop = np.tile(np.float32([100, 100, 164, 164]), (13, 1))
+    boxes = np.tile(np.float32([106, 102, 126, 126]), (13, 1))
+    clip = clip_of(frames) | {"crop": crop, "boxes": boxes}
+    nets = {"mp_face": detector, "mesh468_iris": Corners()}
+    clip["clip"]["detector"] = "mp_face"
+    (found,) = keypoints_of([clip], CONFIG, nets)
+    np.testing.assert_allclose(found["face_box"], np.tile(own[:4], (13, 1)))
+    clip["clip"]["detector"] = "given"  # a source's box holds for the whole clip, and may hold both
+    (found,) = keypoints_of([clip], CONFIG, nets)
+    np.testing.assert_allclose(found["face_box"], np.tile(other[:4], (13, 1)))
+
+
 def test_boxes_between_detections_are_interpolated():
     faces = np.array([[0, 0, 10, 10, 1], [4, 0, 14, 10, 3]], np.float32)
     boxes, score, _, detected = interpolate_boxes(faces, np.array([2, 6]), 9, max_gap=4)
