@@ -32,8 +32,8 @@ NETS_WITH_DTYPE = ("fan", "s3fd")
 """How the nets that `dtype` is for begin."""
 WHOLE_PIXEL_FIELDS = ("landmarks", "landmarks3d")
 MIN_TRACK_OVERLAP = 0.1
-"""Of a detection and the box that the clip's own face was tracked by, intersection over union: less is another
-face."""
+"""Intersection over union of a detection and the box by which the clip's own face was tracked; less is
+another face."""
 FACES_PER_LANDMARK_BATCH = 32
 """Faces placed at once to find the largest of several in their frames."""
 
