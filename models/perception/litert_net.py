@@ -21,11 +21,10 @@ class LiteRtNet:
     depends neither on the others nor on the number of cores."""
 
     def __init__(self, path: Path, signature: TfliteSignature):
+        # says what is wrong with a file, where LiteRT may end the process, and that LiteRT is missing
+        read_tflite_graph(path, signature)
         from ai_edge_litert.interpreter import Interpreter
 
-        read_tflite_graph(
-            path, signature
-        )  # says what is wrong with a file; LiteRT may end the process instead
         try:
             self._interpreter = Interpreter(model_path=str(path), num_threads=1)
             self._interpreter.allocate_tensors()

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from models.errors import InvalidFile
+from models.errors import InvalidFile, InvalidSettings
 
 FILE_IDENTIFIER, SCHEMA_VERSION = b"TFL3", 3
 TENSOR_DTYPES = {"FLOAT32": np.float32, "FLOAT16": np.float16, "INT32": np.int32}
@@ -78,7 +78,7 @@ class TfliteSignature(Struct, frozen=True):
 
 def read_tflite_graph(path: Path, expected: TfliteSignature) -> TfliteGraph:
     """Raises InvalidFile for a file that is no whole .tflite file, holds what is not understood here, or
-    another net than expected."""
+    another net than expected; InvalidSettings where the package is missing that knows the format."""
     data = path.read_bytes()
     if data[4:8] != FILE_IDENTIFIER:
         raise InvalidFile(
@@ -101,7 +101,13 @@ def read_tflite_graph(path: Path, expected: TfliteSignature) -> TfliteGraph:
 
 
 def _read_graph(file: str, data: bytes) -> TfliteGraph:
-    from ai_edge_litert import schema_py_generated as schema
+    try:
+        from ai_edge_litert import schema_py_generated as schema
+    except ModuleNotFoundError:
+        raise InvalidSettings(
+            f"{file}: ai-edge-litert, which reads such files, is not installed: `pip install "
+            "ai-edge-litert`; to do without MediaPipe's nets: --set perception.faces=dlib"
+        ) from None
 
     model: Any = schema.Model.GetRootAs(data, 0)  # the schema's generated classes are not typed
     if (model.Version(), model.SubgraphsLength()) != (SCHEMA_VERSION, 1):

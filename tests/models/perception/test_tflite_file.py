@@ -1,9 +1,13 @@
+import sys
+
 import pytest
 
-from models.errors import InvalidFile
+from models.errors import InvalidFile, InvalidSettings
 from models.perception.faces.blazeface import SHORT_RANGE_NET
 from models.perception.faces.face_mesh import IRIS_NET, MESH_NET
+from models.perception.litert_net import LiteRtNet
 from models.perception.tflite_file import read_tflite_graph
+from models.perception.tflite_net import TorchTfliteNet
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +97,10 @@ def test_a_file_of_another_kind_is_refused(tmp_path, data):
 def test_the_file_of_another_net_is_refused(mesh_file, expected):
     with pytest.raises(InvalidFile, match=r"a net from images \(1, 192, 192, 3\) .* another net's file"):
         read_tflite_graph(mesh_file, expected)
+
+
+def test_that_the_package_is_missing_is_said_with_how_to_get_it(mesh_file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)  # as Python marks what cannot be imported
+    for net in (LiteRtNet, TorchTfliteNet):
+        with pytest.raises(InvalidSettings, match=r"`pip install ai-edge-litert`; .*perception\.faces=dlib"):
+            net(mesh_file, MESH_NET)
