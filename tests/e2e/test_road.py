@@ -32,6 +32,15 @@ def test_the_run_ends_with_scores_a_report_and_how_to_open_mlflow(micro):
     assert "<html" in Path(report).read_text()[:200].lower()
 
 
+def test_labels_of_records_come_from_a_closed_set_and_none_is_random(micro):
+    (report,) = (micro.home / "store").glob("whole/report/*/report.json")
+    (found,) = json.loads(report.read_text())["protocols"].values()
+    labels = {tuple(label) for record in found["own"] for label in record["provenance"].items()}
+    assert labels == {
+        ("kp_detector", "distilled"), ("perceptual_net", "efficientnet_lite0"), ("tokens", "none")
+    }  # fmt: skip
+
+
 def test_run_again_and_nothing_runs(micro):
     done = micro.call("run", MICRO)
     assert done.returncode == 0
