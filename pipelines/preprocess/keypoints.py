@@ -154,7 +154,7 @@ def _keypoints(
         }
     if settings.whole_pixels:
         placed |= {name: truncate_to_whole_pixels(p) for name in WHOLE_PIXEL_FIELDS
-                   if (p := placed[name]) is not None}  # fmt: skip
+                   if (p := placed.get(name)) is not None}  # fmt: skip
     sample = {
         "__key__": clip["__key__"],
         "score": score,
@@ -260,8 +260,8 @@ def _main_faces(
 
 # --- landmarks over time ------------------------------------------------------------------------------------
 def smooth_landmarks(points: np.ndarray, sigma: float) -> np.ndarray:
-    """points (T,68,2 or 3) float32, NaN where there is no face -> the same, each unbroken run of faces by
-    itself.
+    """points (T,...) float32, landmarks, dense points or irises, NaN where there is no face -> the same, each
+    unbroken run of faces by itself.
 
     At every frame the value of the line that fits the frames around it best, weighted by a Gaussian of
     `sigma` frames: inside a run the Gaussian mean, and at its ends no lag either.

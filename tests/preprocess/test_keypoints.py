@@ -281,6 +281,14 @@ def test_whole_pixels_are_truncated_and_depth_is_not():
     assert truncate_to_whole_pixels(np.array([[-0.5, 1.9]]))[0].tolist() == [0, 1]
 
 
+def test_landmarks_without_depth_can_be_smoothed_and_truncated():
+    nets = {"mp_face": Here(1.6, 2.3, 30.7, 40.1, 1), "dlib68": Corners()}
+    smooth = config_of(landmarker="dlib68", smoothing="gaussian", whole_pixels=True)
+    (found,) = keypoints_of([clip_of(grey(4))], smooth, nets)
+    assert np.isfinite(found["landmarks"]).all()
+    assert (found["landmarks"] == np.trunc(found["landmarks"])).all()
+
+
 def test_nets_in_torch_are_told_where_to_run_and_how():
     net = Deep()
     runtime = SimpleNamespace(gpu_share=0.25, net_batch=16, net_compile=True)
