@@ -40,6 +40,7 @@ from pipelines.engine.keys import lookup_setting
 from pipelines.engine.node import Graph, Read, UsedCheckpoints
 from pipelines.errors import UserError
 from pipelines.eval.nodes import add_evaluation_nodes
+from pipelines.preprocess.fit3dmm import check_points_are_given
 from pipelines.preprocess.keypoints import KeypointsConfig
 from pipelines.preprocess.recordings import DataConfig
 from pipelines.preprocess.sources import DATA_SOURCE_NETS, SOURCES
@@ -154,6 +155,7 @@ def add_stages_after_clips(run: GraphBuilder, corpus: str) -> None:
 
     for name in run.needed_instances("fit3dmm", corpus):
         fit = config.fits[name]
+        check_points_are_given(name, fit, config.keypoints[fit.keypoints])
         points = run.corpus_node_name(f"keypoints.{fit.keypoints}", corpus)
         run.add_stage("fit3dmm", corpus, "fit3dmm:fit_clips", instance=name,
                   reads={role: Read(points if role == "keypoints" else clips, tuple(fields))

@@ -23,7 +23,11 @@ from msgspec import Struct
 from models.perception.interfaces import InferenceConfigurable
 from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected, UserError
-from pipelines.preprocess.keypoints import perception_inference_settings
+from pipelines.preprocess.keypoints import (
+    EXTRA_LANDMARKER_OUTPUT_FIELDS,
+    KeypointsConfig,
+    perception_inference_settings,
+)
 from storage.shards import Sample
 
 if TYPE_CHECKING:
@@ -160,6 +164,18 @@ class Fit3dmmConfig(Struct, frozen=True, kw_only=True):
             *frames,
             *(("net_code", "net_crop") if self.backend in NET_MORPHABLE_MODELS else ()),
         )
+
+
+def check_points_are_given(name: str, fit: Fit3dmmConfig, keypoints: KeypointsConfig) -> None:
+    """UserError where the landmarker does not give the points that fit `name` is to: then plan says so."""
+    if fit.points in keypoints.writes:
+        return
+    others = [net for net, fields in EXTRA_LANDMARKER_OUTPUT_FIELDS.items() if fit.points in fields]
+    raise UserError(
+        f"fits.{name}.points {fit.points}: keypoints.{fit.keypoints} by {keypoints.landmarker} has none; "
+        f"--set fits.{name}.points=landmarks, or a landmarker that gives them: {', '.join(others)} (those of "
+        "the mesh only without perception.faces dlib)"
+    )
 
 
 def fit_clips(

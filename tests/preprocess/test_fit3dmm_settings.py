@@ -7,6 +7,7 @@ from models.perception import NETS
 from models.weights import THIRD_PARTY_WEIGHTS
 from pipelines.config import CONFIGS_FOLDER, load_config
 from pipelines.engine.fingerprint import flatten_settings
+from pipelines.errors import UserError
 from pipelines.graph import build_graph
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig
 from storage.shards import FIELD_EXTENSIONS
@@ -45,6 +46,22 @@ def test_the_node_reads_what_its_backend_needs(backend):
     )["fit3dmm.main"]
     assert ("clips" in node.reads) == (backend in OF_NETS)
     assert node.nets == fit.nets
+
+
+@pytest.mark.parametrize(
+    ("sets", "landmarker"),
+    [(["perception.faces=dlib"], "dlib68"), (["keypoints.main.landmarker=fan2d"], "fan2d")],
+)
+def test_a_fit_to_points_that_the_landmarker_does_not_give_is_refused_before_anything_runs(sets, landmarker):
+    run = load_config(
+        CONFIGS_FOLDER / "run" / "headgan_official.yaml",
+        ["data.main.voxceleb_csv.csv=a.csv", "data.main.voxceleb_csv.mirror=/a", *sets],
+    )
+    told = (
+        f"fits.main.points dense: keypoints.main by {landmarker} has none; --set fits.main.points=landmarks"
+    )
+    with pytest.raises(UserError, match=told):
+        build_graph(run.config)
 
 
 @pytest.mark.parametrize(
