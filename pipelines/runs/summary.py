@@ -94,7 +94,7 @@ def _notes(records: Records, models: Sequence[str]) -> list[str]:
         text = f"* the losses of {' and '.join(methods)} look through {weights} too"
         about_metrics.setdefault(text, {})[name] = None
     for r in records:
-        if r["value"] is None and r["method"] in models:
+        if r["value"] is None and (r["method"] in models or not models):
             about_metrics.setdefault(r["note"], {})[r["name"]] = None
     return [
         *dict.fromkeys(about_models),

@@ -35,6 +35,11 @@ def test_a_metric_that_lacks_its_net_says_so():
     assert lines[2:] == ["  l1: not computed: needs dlib_sp68"]
 
 
+def test_a_metric_that_a_baseline_lacks_says_so_where_no_model_stands_beside_it():
+    lines = format_score_table([record("copy_source", None, "not computed: needs mp_face_short")])
+    assert lines[2:] == ["  l1: not computed: needs mp_face_short"]
+
+
 def test_a_metric_that_leaves_out_frames_says_how_many():
     some = [record(method) | {"n": 16, "missing": 76} for method in ("fsrt", "copy_source")]
     lines = format_score_table([*some, record("headgan") | {"n": 92, "missing": 0}])
