@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from models.errors import InvalidFile
 from models.perception.interfaces import InferenceSettings
@@ -100,8 +101,8 @@ class Concatenate(nn.Module):
 
 # --- the graph ----------------------------------------------------------------------------------------------
 class TfliteModule(nn.Module):
-    """Runs the operators of a graph one after the other. Raises InvalidFile where their shapes do not go
-    together as in the files that are read here."""
+    """Runs the operators of a graph one after the other. Where their shapes do not go together it raises what
+    torch does: see `build_module`."""
 
     def __init__(self, graph: TfliteGraph):
         super().__init__()
@@ -180,14 +181,31 @@ def _integers(fixed: Sequence[np.ndarray | None]) -> list:
     return values.tolist() if values is not None else []
 
 
+def build_module(path: Path, signature: TfliteSignature) -> TfliteModule:
+    """The file's net. Raises InvalidFile for another file (read_tflite_graph), and for one whose operators do
+    not fit together."""
+    graph = read_tflite_graph(path, signature)
+    try:
+        module = TfliteModule(graph)
+        shapes = {name: one.to("meta") for name, one in module.state_dict().items()}
+        image = torch.empty((1, 3, signature.side, signature.side), device="meta")
+        found = functional_call(module, shapes, image)  # shapes alone are computed
+    except (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError) as error:
+        raise InvalidFile(
+            f"{path.name}: its operators do not fit together: {str(error).splitlines()[0]}. Get it again"
+        ) from error
+    if (outputs := tuple(tuple(one.shape[1:]) for one in found)) != signature.outputs:
+        raise InvalidFile(f"{path.name}: its operators give {outputs}, expected {signature.outputs}")
+    return module
+
+
 # --- to be used ---------------------------------------------------------------------------------------------
 class TorchTfliteNet:
     """models.perception.interfaces.FixedSizeNet: the net of a .tflite file in torch."""
 
     def __init__(self, path: Path, signature: TfliteSignature):
-        graph = read_tflite_graph(path, signature)
         self.input_side = signature.side
-        self.module = TfliteModule(graph)
+        self.module = build_module(path, signature)
         """(B,3,S,S) float32 -> outputs."""
         self._net = TorchNet(self.module.to(memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
         self.device = torch.device("cpu")

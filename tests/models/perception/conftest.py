@@ -37,3 +37,26 @@ def astronaut():
     from skimage import data
 
     return data.astronaut()
+
+
+@pytest.fixture(scope="session")
+def mesh_file(mediapipe_weights):
+    return mediapipe_weights["mp_mesh468"]
+
+
+@pytest.fixture
+def edited_file(mesh_file, tmp_path):
+    """edit(model) -> the mesh's file after an edit of its schema objects."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    def write(edit):
+        model = schema.ModelT.InitFromPackedBuf(mesh_file.read_bytes())
+        edit(model)
+        builder = flatbuffers.Builder(2**21)
+        builder.Finish(model.Pack(builder), b"TFL3")
+        path = tmp_path / "edited.tflite"
+        path.write_bytes(builder.Output())
+        return path
+
+    return write

@@ -10,29 +10,6 @@ from models.perception.tflite_file import read_tflite_graph
 from models.perception.tflite_net import TorchTfliteNet
 
 
-@pytest.fixture(scope="module")
-def mesh_file(mediapipe_weights):
-    return mediapipe_weights["mp_mesh468"]
-
-
-@pytest.fixture
-def edited_file(mesh_file, tmp_path):
-    """edit(model) -> the mesh's file after an edit of its schema objects."""
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
-    def write(edit):
-        model = schema.ModelT.InitFromPackedBuf(mesh_file.read_bytes())
-        edit(model)
-        builder = flatbuffers.Builder(2**21)
-        builder.Finish(model.Pack(builder), b"TFL3")
-        path = tmp_path / "edited.tflite"
-        path.write_bytes(builder.Output())
-        return path
-
-    return write
-
-
 def test_the_operators_of_the_mesh_are_read_in_their_order(mesh_file):
     graph = read_tflite_graph(mesh_file, MESH_NET)
     kinds = [one.kind for one in graph.operators]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.errors import InvalidFile
 from models.perception.faces.blazeface import FULL_RANGE_NET, SHORT_RANGE_NET
 from models.perception.faces.face_mesh import IRIS_NET, MESH_NET
 from models.perception.tflite_net import TorchTfliteNet
@@ -64,3 +65,19 @@ def test_gradient_reaches_the_pixels_and_no_weight(net, wave_image):
     assert torch.isfinite(image.grad).all()
     assert image.grad.abs().max() > 0
     assert all(weight.grad is None for weight in module.module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("operator", "stride", "told"),
+    [(0, 1, r"its operators give \(\(2, 2, 1404\)"), (2, 2, "its operators do not fit together: .*96")],
+)
+def test_operators_that_do_not_fit_together_are_refused(edited_file, operator, stride, told):
+    """The first convolution; and one beside a shortcut."""
+
+    def edit(model):
+        options = model.subgraphs[0].operators[operator].builtinOptions
+        assert options.strideH != stride
+        options.strideH = options.strideW = stride
+
+    with pytest.raises(InvalidFile, match=rf"edited\.tflite: {told}"):
+        TorchTfliteNet(edited_file(edit), MESH_NET)
