@@ -129,15 +129,18 @@ def resolve_entry_point(entry: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), name)
 
 
+PACKAGE_NOT_INSTALLED = "not installed"
+
+
 def package_version(name: str) -> str:
-    """Of an installed package, or "not installed". Read from the first lines of its metadata: to parse all of
-    them, with the package's whole description, takes a tenth of a plan's time."""
+    """Of an installed package, or PACKAGE_NOT_INSTALLED. Read from the first lines of its metadata: to parse
+    all of them, with the package's whole description, takes a tenth of a plan's time."""
     from importlib import metadata  # brings the whole package email, which a plan seldom needs
 
     try:
         text = metadata.distribution(name).read_text("METADATA") or ""
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return PACKAGE_NOT_INSTALLED
     found = _VERSION.search(text)
     return found[1] if found else metadata.version(name)
 

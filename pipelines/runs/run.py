@@ -84,8 +84,9 @@ def run_pipeline(
     for plan in plans.values():  # now, and not when a worker starts after hours of other nodes
         if plan.node.check and plan.has_work:
             _check(plan.node, session.config)
-    if trouble := session.missing_weights(plans):
-        raise InvalidInput(trouble)
+    for trouble in (session.missing_weights(plans), session.missing_packages(plans)):
+        if trouble:
+            raise InvalidInput(trouble)
     for weights in session.required_weights(plans):
         weight_files.require_weights(session.store, weights)
     return _execute(session, planner, plans, targets, keep_going, console)

@@ -15,7 +15,12 @@ from models.weights import WeightsFile, find_third_party_weights
 from pipelines import config as configuration
 from pipelines.engine import messages, symbols
 from pipelines.engine.file_cache import FileFactCache, folders_stamp
-from pipelines.engine.fingerprint import KeyEnvironment, package_version, resolve_entry_point
+from pipelines.engine.fingerprint import (
+    PACKAGE_NOT_INSTALLED,
+    KeyEnvironment,
+    package_version,
+    resolve_entry_point,
+)
 from pipelines.engine.keys import hash_json
 from pipelines.engine.node import Graph
 from pipelines.engine.node_plan import NodePlan
@@ -150,6 +155,24 @@ class RunSession:
     def missing_weights(self, plans: Mapping[str, NodePlan]) -> str:
         """One line: which of those that a run of these nodes must have are not here, and how to get them."""
         return "; ".join(weight_files.describe_missing_weights(self.store, self.required_weights(plans)))
+
+    def missing_packages(self, plans: Mapping[str, NodePlan]) -> str:
+        """One line: which packages of the nets and files of these nodes are not installed."""
+        used_by: dict[str, list[str]] = {}
+        for plan in plans.values():
+            node = plan.node
+            weights = map(find_third_party_weights, node.weights)
+            skipped = node.missing_weights == "skip" and not all(
+                weight_files.are_weights_here(self.store, one) for one in weights
+            )
+            for package in () if skipped or not plan.has_work else node.packages:
+                if self.package_version(package) == PACKAGE_NOT_INSTALLED:
+                    used_by.setdefault(package, []).append(node.name)
+        return "; ".join(
+            f"package {name} is not installed, which {', '.join(nodes)} need{'s' * (len(nodes) == 1)}: `pip "
+            f"install {name}`"
+            for name, nodes in sorted(used_by.items())
+        )
 
     def pinned_corpus_artifact_keys(self) -> dict[str, str]:
         """Node that lists a corpus -> the artifact key that it is pinned at."""

