@@ -81,3 +81,13 @@ def test_operators_that_do_not_fit_together_are_refused(edited_file, operator, s
 
     with pytest.raises(InvalidFile, match=rf"edited\.tflite: {told}"):
         TorchTfliteNet(edited_file(edit), MESH_NET)
+
+
+def test_a_gpu_is_asked_for_all_bits_of_float32_while_the_net_runs(mediapipe_weights, wave_image):
+    net = TorchTfliteNet(mediapipe_weights["mp_iris"], IRIS_NET)
+    asked = []
+    net.module.register_forward_hook(lambda *_: asked.append(torch.backends.cudnn.allow_tf32))
+    before = torch.backends.cudnn.allow_tf32
+    net(wave_image(64))
+    assert asked == [False]
+    assert torch.backends.cudnn.allow_tf32 is before
