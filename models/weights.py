@@ -52,7 +52,7 @@ _OF_FOMM = (
     *(f"optimizer_{net}" for net in ("generator", "discriminator", "kp_detector")),
 )
 THIRD_PARTY_WEIGHTS: dict[str, WeightsFile] = {w.id: w for w in (
-    WeightsFile(id="dlib_sp68", purpose="68 landmarks (embedded default)", publisher="davisking/dlib-models",
+    WeightsFile(id="dlib_sp68", purpose="68 landmarks", publisher="davisking/dlib-models",
             file="models/shape_predictor_68_face_landmarks.dat", size=99_693_937, package=_DLIB,
             wheel=_DLIB_WHEEL,
             licence="trained on iBUG 300-W: no commercial use",

@@ -1,7 +1,8 @@
 """What metrics compare by MediaPipe's face mesh: landmarks, how far the eyes are open and the head's pose,
 and who the face is.
 
-Each frame is seen by itself, at 256 px: what a method shows in others is no excuse for it.
+Points are found in each frame by itself, at 256 px: what a method shows in others is no excuse for it. Only
+the head that is fitted to them, for its pose, has one identity in all frames of a pair.
 """
 
 from __future__ import annotations

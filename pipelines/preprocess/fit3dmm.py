@@ -2,12 +2,13 @@
 
 | backend | fits | to |
 |---|---|---|
-| landmarks | any model | 68 points: camera, identity and expression together (perception/head/fit.py) |
-| algorithm1 | any model | points, dense or 68, with depth or without: far faster (algorithm1.py) |
+| landmarks | any model | 68 points: camera, identity and expression together (landmark_fit.py) |
+| algorithm1 | any model | points, dense or 68, with depth or without: far faster (dense_fit.py) |
 | deca | flame | the image, by DECA's encoder (deca.py) |
 | deep3d | bfm_deep3d | the image, by Deep3DFaceRecon's net (deep3d.py) |
 
-All write the same fields: pixel = scale * rotation @ (mean + id_basis @ id + exp_basis @ exp) + translation.
+The files lie in models/perception/head/. All write the same fields:
+pixel = scale * rotation @ (mean + id_basis @ id + exp_basis @ exp) + translation.
 """
 
 from __future__ import annotations

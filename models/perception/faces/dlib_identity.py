@@ -1,8 +1,7 @@
 """dlib's 128-d face embedding: tells people apart on its own, badly enough never to be called CSIM.
 
 Two pictures of one person are some 0.3 apart (L2), of two people 0.8; at dlib's own threshold of 0.6 it takes
-5 % of pairs of people for one (specs of the house, measured on 29 people), more among faces unlike those it
-was trained on.
+5 % of pairs of people for one (measured on 29 people), more among faces unlike those it was trained on.
 """
 
 from __future__ import annotations

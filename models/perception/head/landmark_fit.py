@@ -1,6 +1,6 @@
 """Fit a 3D morphable model to 68 landmarks: identity of a clip, expression and pose of each frame.
 
-Algorithm 1 of the HeadGAN supplement (`algorithm1.py`) takes 1035 dense points with depth: Procrustes to the
+Algorithm 1 of the HeadGAN supplement (dense_fit.py) takes 1035 dense points with depth: Procrustes to the
 mean, pseudo-inverse for the coefficients, least-squares camera. 68 points without depth leave that ill-posed,
 so here
 - coefficients are held to zero in units of their sigmas, and identity is one vector for the whole clip;

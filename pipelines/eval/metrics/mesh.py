@@ -11,14 +11,14 @@ from pipelines.eval.features import MESH_LANDMARKS_FEATURE
 from pipelines.eval.metrics.akd import landmark_l2_per_frame
 from pipelines.eval.metrics.metric import Metric
 
-OUTER_EYE_CORNERS = (36, 45)
+OUTER_EYE_LANDMARKS = (36, 45)
 """Of iBUG's 68 points."""
 
 
 def normalized_mean_error_per_frame(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Two (T,68,2) in pixels -> mean Euclidean distance of each frame (T,), in percent of the distance of the
     target's outer eye corners."""
-    left, right = (target[:, corner].astype(np.float64) for corner in OUTER_EYE_CORNERS)
+    left, right = (target[:, corner].astype(np.float64) for corner in OUTER_EYE_LANDMARKS)
     return 100 * landmark_l2_per_frame(prediction, target) / np.linalg.norm(right - left, axis=-1)
 
 
