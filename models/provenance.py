@@ -8,7 +8,11 @@ Importing this module loads neither torch nor any model.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from typing import TYPE_CHECKING, Any
+
+from models.perception import NETS
+from models.weights import THIRD_PARTY_WEIGHTS
 
 if TYPE_CHECKING:
     from models.perception.interfaces import PerceptualLossNet
@@ -18,6 +22,54 @@ AS_PUBLISHED_PROVENANCE = ""
 """Nothing is printed; the loop remembers it, since a later phase may do without."""
 RELEASED_PROVENANCE_PREFIX = "from "
 """How provenance of released weights begin."""
+FINE_TUNED_PREFIX = "fine-tuned "
+"""Before the provenance of released weights that were trained on."""
+RANDOM_PROVENANCE_PREFIX, RANDOM_NET_SUFFIX = "random ", "_random"
+"""How the provenance of a net without trained weights begins, and how its name ends."""
+
+
+class ProvenanceKind(Enum):
+    """All that can be said of a part."""
+
+    PUBLISHED = "the published weights"
+    UNUSED = "not used"
+    RELEASED = "its authors' weights"
+    FINE_TUNED = "its authors' weights, trained on"
+    DISTILLED = "trained towards what another net says"
+    OTHER_NET = "another trained net in the place of the papers'"
+    RANDOM = "untrained weights"
+    SPOKEN = "what stands for the letters that a net hears"
+    EXTERNAL = "made by other code"
+
+
+_KIND_BY_PROVENANCE = {
+    AS_PUBLISHED_PROVENANCE: ProvenanceKind.PUBLISHED,
+    UNUSED_PART_PROVENANCE: ProvenanceKind.UNUSED,
+    "distilled": ProvenanceKind.DISTILLED,
+    "transcripts": ProvenanceKind.SPOKEN,
+    "none": ProvenanceKind.SPOKEN,
+    "made by other code": ProvenanceKind.EXTERNAL,
+}
+
+
+def provenance_kind(what: str) -> ProvenanceKind:
+    """What a provenance says. Raises ValueError for one that is none of them, or names no known net or
+    weights: a number is to be read with it, so none is made up."""
+    if what in _KIND_BY_PROVENANCE:
+        return _KIND_BY_PROVENANCE[what]
+    if what in NETS and not what.endswith(RANDOM_NET_SUFFIX):
+        return ProvenanceKind.OTHER_NET
+    untrained = what.removeprefix(RANDOM_PROVENANCE_PREFIX)
+    if untrained != what and f"{untrained}{RANDOM_NET_SUFFIX}" in NETS:
+        return ProvenanceKind.RANDOM
+    released = what.removeprefix(FINE_TUNED_PREFIX)
+    weights = released.removeprefix(RELEASED_PROVENANCE_PREFIX)
+    if weights != released and weights in THIRD_PARTY_WEIGHTS:
+        return ProvenanceKind.RELEASED if released == what else ProvenanceKind.FINE_TUNED
+    raise ValueError(
+        f"provenance {what!r}: expected {', '.join(repr(one) for one in _KIND_BY_PROVENANCE if one)}, the "
+        "name of a net, 'random' and such a name, or 'from' or 'fine-tuned from' weights of models/weights.py"
+    )
 
 
 def perceptual_net_provenance(net: PerceptualLossNet | None) -> dict[str, str]:
@@ -28,7 +80,8 @@ def perceptual_net_provenance(net: PerceptualLossNet | None) -> dict[str, str]:
     elif net.name == "vgg19":
         what = AS_PUBLISHED_PROVENANCE
     else:
-        what = f"random {name}" if (name := net.name.removesuffix("_random")) != net.name else net.name
+        name = net.name.removesuffix(RANDOM_NET_SUFFIX)
+        what = name if name == net.name else f"{RANDOM_PROVENANCE_PREFIX}{name}"
     return {"perceptual_net": what}
 
 
@@ -60,13 +113,16 @@ def provenance_after_training(
     own = set(parts) & set(provenance)
     moved = set(trainable) if set(trainable) <= own else {*trainable, *(set(provenance) - set(parts))}
     return {
-        part: f"fine-tuned {what}" if part in moved and what.startswith(RELEASED_PROVENANCE_PREFIX) else what
+        part: f"{FINE_TUNED_PREFIX * (part in moved and what.startswith(RELEASED_PROVENANCE_PREFIX))}{what}"
         for part, what in provenance.items()
     }
 
 
 def provenance_to_metadata(provenance: Mapping[str, str]) -> dict[str, Any]:
-    """Of a checkpoint: `provenance`, for people, and `as_published`, which a later phase must know."""
+    """Of a checkpoint: `provenance`, for people, and `as_published`, which a later phase must know. Raises
+    ValueError as `provenance_kind` does."""
+    for what in provenance.values():
+        provenance_kind(what)
     return {
         "provenance": {part: what for part, what in provenance.items() if what != AS_PUBLISHED_PROVENANCE},
         "as_published": sorted(part for part, what in provenance.items() if what == AS_PUBLISHED_PROVENANCE),

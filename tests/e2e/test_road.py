@@ -7,6 +7,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from models.provenance import ProvenanceKind, provenance_kind
+from models.weights import THIRD_PARTY_WEIGHTS
+from storage import checkpoints
+
 MICRO = str(Path(__file__).with_name("micro.yaml"))
 KEYED = ("download", "clips", "keypoints", "fit3dmm", "speech")
 
@@ -39,6 +43,22 @@ def test_labels_of_records_come_from_a_closed_set_and_none_is_random(micro):
     assert labels == {
         ("kp_detector", "distilled"), ("perceptual_net", "efficientnet_lite0"), ("tokens", "none")
     }  # fmt: skip
+
+
+def test_labels_of_records_and_checkpoints_are_known_and_none_tells_of_random_weights(micro):
+    whole = micro.store / "whole"
+    records = [r for path in whole.glob("score.*/*/metrics.json") for r in json.loads(path.read_text())]
+    (report,) = whole.glob("report/*/report.json")
+    for one in json.loads(report.read_text())["protocols"].values():
+        records += [*one["own"], *one["shared"]]
+    trained = [checkpoints.load_checkpoint(path)[1] for path in whole.glob("train.*/*/model.safetensors")]
+    labels = {what for one in (*records, *trained) for what in one["provenance"].values()}
+    assert {provenance_kind(what) for what in labels} <= {
+        ProvenanceKind.DISTILLED, ProvenanceKind.OTHER_NET, ProvenanceKind.SPOKEN, ProvenanceKind.UNUSED,
+    }  # fmt: skip
+    assert {"distilled", "efficientnet_lite0"} <= labels
+    assert {one for record in records for one in record["weights"]} <= set(THIRD_PARTY_WEIGHTS)
+    assert {record["method"] for record in records} == {"fsrt", "headgan", "copy_source", "codec"}
 
 
 def test_run_again_and_nothing_runs(micro):

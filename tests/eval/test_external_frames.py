@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.provenance import ProvenanceKind, provenance_kind
 from pipelines.errors import Rejected, UserError
 from pipelines.eval import external_frames
 from pipelines.eval.config import EvalConfig, ExternalMethodConfig
@@ -75,6 +76,7 @@ def test_pictures_are_read_in_order_of_their_names_and_resized(root, pair, unit_
     np.testing.assert_array_equal(sample["frames"].decode(), expected)
     assert sample["__key__"] == pair.id
     assert sample["method"] == {"provenance": {"frames": "made by other code"}, "image_size": 64}
+    assert provenance_kind(sample["method"]["provenance"]["frames"]) is ProvenanceKind.EXTERNAL
 
 
 def test_a_video_is_read_frame_by_frame(root, pair, unit_of):

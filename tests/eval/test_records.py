@@ -5,6 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from models.perception import NETS, net_on_backend
+from models.weights import THIRD_PARTY_WEIGHTS
+from pipelines.eval.features import FRAMES_FEATURE, METRIC_FEATURES
 from pipelines.eval.methods import Method
 from pipelines.eval.metrics import METRICS
 from pipelines.eval.records import (
@@ -12,6 +15,7 @@ from pipelines.eval.records import (
     FrameValues,
     compare_methods,
     frames_scored_by_all_methods,
+    metric_weights_ids,
     own_frame_metric_records,
     shared_frame_metric_records,
     sum_frames_by_pair,
@@ -228,3 +232,13 @@ def test_higher_is_better_where_the_metric_says_so():
 
 def test_methods_that_share_no_frame_are_not_compared():
     assert compare_methods(AKD, ("a", values([1, NONE])), ("b", values([NONE, 1])), BOOTSTRAP) is None
+
+
+# --- what judges --------------------------------------------------------------------------------------------
+def test_metrics_are_judged_by_known_weights_and_by_no_random_net():
+    for metric in METRICS.values():
+        nets = () if metric.feature == FRAMES_FEATURE else METRIC_FEATURES[metric.feature].nets
+        assert not any(net.endswith("_random") for net in nets)
+        assert all(net_on_backend(net, "torch") in NETS for net in nets)
+        assert set(metric_weights_ids(metric)) <= set(THIRD_PARTY_WEIGHTS)
+        assert bool(metric_weights_ids(metric)) == bool(nets), metric.name

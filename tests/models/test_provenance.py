@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from models import provenance
+from models.fsrt.detector_task import DISTILLED_KEYPOINT_DETECTOR_PROVENANCE
+from models.provenance import ProvenanceKind
 from models.spec import load_model_spec
 
 NONE, REAL, RANDOM, OTHER = (
@@ -86,3 +88,31 @@ def test_in_one_line():
         provenance.describe_provenance({"perceptual_net": "efficientnet_lite0", "kp_detector": "distilled"})
         == "kp_detector distilled, perceptual_net efficientnet_lite0"
     )
+
+
+# --- a closed set -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("what", "kind"),
+    [
+        (REAL["perceptual_net"], ProvenanceKind.PUBLISHED),
+        (NONE["perceptual_net"], ProvenanceKind.UNUSED),
+        (OTHER["perceptual_net"], ProvenanceKind.OTHER_NET),
+        (RANDOM["perceptual_net"], ProvenanceKind.RANDOM),
+        (DISTILLED_KEYPOINT_DETECTOR_PROVENANCE["kp_detector"], ProvenanceKind.DISTILLED),
+        ("from fsrt_vox", ProvenanceKind.RELEASED),
+        ("fine-tuned from headgan_vox_d", ProvenanceKind.FINE_TUNED),
+        ("none", ProvenanceKind.SPOKEN),
+        ("transcripts", ProvenanceKind.SPOKEN),
+    ],
+)
+def test_what_is_said_of_weights_is_of_one_kind(what, kind):
+    assert provenance.provenance_kind(what) is kind
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["trained", "random", "random weights", "vgg19_random", "from", "from nowhere", "fine-tuned fsrt_vox"],
+)
+def test_what_is_of_no_kind_gets_into_no_checkpoint(what):
+    with pytest.raises(ValueError, match=f"provenance '{what}': expected 'not used', 'distilled'"):
+        provenance.provenance_to_metadata({"perceptual_net": what})
