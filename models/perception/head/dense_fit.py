@@ -167,10 +167,16 @@ class DenseFitter:
         return points.reshape(len(exp), len(self._mean), 3)
 
     def fit_error(self, fit: FaceFit, points: np.ndarray) -> np.ndarray:
-        """RMS distance in pixels (T,), in the image plane, between the points (T,n,2 or 3) and the fit."""
-        rows = fit.scale[:, None, None] * np.swapaxes(fit.rotation, 1, 2)[..., :2]  # (T,3,2)
+        """RMS distance in pixels (T,), in the image plane, between the points (T,n,2 or 3) and the fit as it
+        was before it was turned back: the angle between mesh and head is no error of the fit."""
+        rotation, translation = fit.rotation, fit.translation
+        if self._turn_back is not None:
+            rotation = (fit.rotation @ self._turn_back.T).astype(fit.rotation.dtype)
+            moved = (fit.rotation - rotation) @ self._middle.astype(rotation.dtype)
+            translation = fit.translation + fit.scale[:, None] * moved
+        rows = fit.scale[:, None, None] * np.swapaxes(rotation, 1, 2)[..., :2]  # (T,3,2)
         missed = self.shape(fit.id, fit.exp) @ np.ascontiguousarray(rows)
-        missed += fit.translation[:, None, :2] - points[..., :2]
+        missed += translation[:, None, :2] - points[..., :2]
         flat = missed.reshape(len(missed), 2 * len(self._mean))
         return np.sqrt(np.einsum("tk,tk->t", flat, flat) / missed.shape[1])
 

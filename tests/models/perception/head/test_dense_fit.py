@@ -244,6 +244,15 @@ def test_a_fit_is_turned_back_by_what_the_models_dense_points_turn_it():
         np.testing.assert_allclose(placed, points.mean(1), atol=1e-2)
 
 
+def test_a_fit_that_is_turned_back_misses_no_point_by_that():
+    head = get_analytic_head()
+    assert head.dense_angles is not None
+    camera = np.full(2, 60.0), euler_to_rotation([5, -8], [-20, 15], [4, 0]), np.array([[128.0, 120, 0]] * 2)
+    points = project(head.dense_model()[0], *camera)
+    fitter = DenseFitter.for_model(head, "dense", orthonormal=True)
+    assert fitter.fit_error(fitter.fit_points(points), points).max() < 0.01  # pixels, of a head 120 wide
+
+
 def test_the_default_heads_dense_points_give_motion_back():
     """The mesh's 468 points of a talking, turning head, as a net without errors would place them."""
     head, t = get_analytic_head(), np.linspace(0, 2 * np.pi, 80)
