@@ -168,11 +168,12 @@ class RunSession:
             for package in () if skipped or not plan.has_work else node.packages:
                 if self.package_version(package) == PACKAGE_NOT_INSTALLED:
                     used_by.setdefault(package, []).append(node.name)
-        return "; ".join(
-            f"package {name} is not installed, which {', '.join(nodes)} need{'s' * (len(nodes) == 1)}: `pip "
-            f"install {name}`"
-            for name, nodes in sorted(used_by.items())
-        )
+        sentences = []
+        for name, nodes in sorted(used_by.items()):
+            more = [f"{len(nodes) - 3} more"] if nodes[3:] else []
+            users = f"{', '.join([*nodes[:3], *more])} need{'s' * (len(nodes) == 1)}"
+            sentences.append(f"package {name} is not installed, which {users}: `pip install {name}`")
+        return "; ".join(sentences)
 
     def pinned_corpus_artifact_keys(self) -> dict[str, str]:
         """Node that lists a corpus -> the artifact key that it is pinned at."""

@@ -60,3 +60,5 @@ def test_a_package_that_is_not_installed_is_told_with_the_nodes_that_need_it(ses
     assert told({one.node.name: one for one in lacking}) == (
         "package no-such-package is not installed, which clips, keypoints need: `pip install no-such-package`"
     )
+    many = {name: plan(name, ("no-such-package",)) for name in ("clips", "keypoints", "a", "b", "c")}
+    assert "which clips, keypoints, a, 2 more need: " in told(many)
