@@ -31,8 +31,11 @@ class FaceDetector(Protocol):
 class FaceEmbedder(Protocol):
     name: str
 
-    def embed(self, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """frames (n,H,W,3), boxes (n,4) float32 -> (n,D) float32: close together for one person."""
+    def embed(self, frames: np.ndarray, boxes: np.ndarray, max_yaw: float = 90.0) -> np.ndarray:
+        """frames (n,H,W,3), boxes (n,4) float32 -> (n,D) float32: close together for one person.
+
+        max_yaw: degrees; a face that is turned further to either side, by a net that can tell, is NaN.
+        """
         ...
 
 

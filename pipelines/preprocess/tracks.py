@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from pipelines.preprocess.sources.common.rows import AnnotatedFaceTrack
 
 T = TypeVar("T")
+EMBEDDED_MAX_YAW = 40.0
+"""Degrees by the mesh, some 45 of the head's: rendered heads are .35 from their own front there and .44 from
+others', and .57 and .59 at 70."""
 SCENE_THUMBNAIL_SIZE = 16
 SCENE_CUT_THRESHOLD = 8.0
 """Mean difference in grey levels of two thumbnails of one side, at least, for a change to be a cut."""
@@ -154,7 +157,7 @@ class FaceScanner:
             faces = None
             if self._embedder is not None and self._seen % self._every == 0 and len(found):
                 embedded = np.repeat(frame[None], len(found), axis=0)
-                faces = self._embedder.embed(embedded, found[:, :4])
+                faces = self._embedder.embed(embedded, found[:, :4], max_yaw=EMBEDDED_MAX_YAW)
             out.append(FrameFaces(found[:, :4] * self._scale, grey_thumbnail(frame), faces))
             self._seen += 1
         return out
@@ -279,9 +282,11 @@ def split_at_identity_changes(
 ) -> list[FaceTracklet]:
     """Part a chain where its face becomes another: two embeddings in a row further than `apart` from the
     first of the part. What lies between the last of one person and the first of the next belongs to neither.
+    A face that is not seen well enough to be embedded, or is turned too far (NaN), is nobody.
     """
     at = [n for n, sample in enumerate(chain.samples) if faces[sample] is not None]
-    embedded = [(n, cast("np.ndarray", faces[chain.samples[n]])[chain.places[n]]) for n in at]
+    all_looks = [(n, cast("np.ndarray", faces[chain.samples[n]])[chain.places[n]]) for n in at]
+    embedded = [(n, face) for n, face in all_looks if np.isfinite(face).all()]
     if len(embedded) < 3:
         return [chain]
     parts: list[tuple[int, int]] = []

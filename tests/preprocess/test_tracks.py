@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from models.perception.head.default_head import get_analytic_head
 from pipelines import media
 from pipelines.errors import Rejected
+from pipelines.nets import load_nets
 from pipelines.preprocess.clips import ClipsConfig, fit_box_into_frame
+from pipelines.preprocess.sources.common.head_appearance import (
+    sample_person_appearance,
+    sample_synthetic_recording_appearance,
+)
+from pipelines.preprocess.sources.common.rendered_head import HeadRenderer, SyntheticHeadState
+from pipelines.preprocess.sources.synthetic import IMAGE_HEIGHT_UNITS
 from pipelines.preprocess.tracks import (
     DroppedTracks,
     FaceTracklet,
@@ -20,6 +28,7 @@ from pipelines.preprocess.tracks import (
     split_at_identity_changes,
     split_into_tubes,
 )
+from storage.files import Store
 
 BASE = ClipsConfig(size=128, min_frames=30, min_size=64)
 
@@ -234,12 +243,28 @@ def test_given_tracks_part_at_cuts_when_asked(portrait, tmp_path, helpers):
     assert find_scene_cuts(path, probed, (60, 125), BASE) == [93]
 
 
+def test_a_head_that_turns_to_its_profile_and_back_stays_one_track(tmp_path, helpers, nets):
+    """To 80 degrees and back in 3 s, its identity looked at every second."""
+    model, side = get_analytic_head(), 160
+    looks = sample_person_appearance(np.random.default_rng(1), 1, model)
+    setting = sample_synthetic_recording_appearance(np.random.default_rng(11), side, side)
+    head = HeadRenderer(model, looks, setting, side, side)
+    still = (side / IMAGE_HEIGHT_UNITS, side * np.array([0.5, 0.45, 0]), np.zeros(model.n_exp), np.zeros(2))
+    yaws = 80 * np.sin(np.linspace(0, np.pi, 75))
+    frames = np.stack(
+        [head.render_frame(SyntheticHeadState(np.array([0.0, yaw, 0.0]), *still)) for yaw in yaws]
+    )
+    path = helpers.write_video(tmp_path / "a.mp4", frames)
+    embedder = load_nets(["dlib128_mesh.litert"], Store(str(tmp_path)))["dlib128_mesh"]
+    assert spans(found(path, replace(BASE, identity_every=25), nets, embedder)) == [(0, 75)]
+
+
 class Brightness:
     """Stands for an embedder: one number, the mean of the face."""
 
     name = "brightness"
 
-    def embed(self, frames, boxes):
+    def embed(self, frames, boxes, max_yaw=90.0):
         out = []
         for frame, (x0, y0, x1, y1) in zip(frames, boxes.astype(int), strict=True):
             out.append([frame[max(0, y0) : y1, max(0, x0) : x1].mean() / 100])
@@ -271,6 +296,7 @@ def chain_of(values):
         ([0, None, 1, None, 0], [[0, 1, 2, 3, 4]]),  # one look may be a blur
         ([0, None, 0, None, 1, None, 1], [[0, 1, 2], [4, 5, 6]]),
         ([0, 0, 1, 1, 0, 0], [[0, 1], [2, 3], [4, 5]]),
+        ([np.nan, 0, np.nan, np.nan, 0, 0], [[0, 1, 2, 3, 4, 5]]),  # a face that cannot be embedded
     ],
 )
 def test_two_strange_looks_in_a_row_are_another_person(values, parts):

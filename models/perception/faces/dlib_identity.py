@@ -25,8 +25,9 @@ class DlibEmbedder:
         self._points: Any = self._dlib.shape_predictor(str(points))
         self._net: Any = self._dlib.face_recognition_model_v1(str(net))
 
-    def embed(self, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """frames (n,H,W,3) uint8 RGB, boxes (n,4) in pixels -> (n,128) float32, NaN where the box is."""
+    def embed(self, frames: np.ndarray, boxes: np.ndarray, max_yaw: float = 90.0) -> np.ndarray:
+        """frames (n,H,W,3) uint8 RGB, boxes (n,4) in pixels -> (n,128) float32, NaN where the box is. dlib
+        cannot tell how far a face is turned; its detector sees none beyond 60 degrees."""
         out = np.full((len(frames), 128), np.nan, np.float32)
         for n, (frame, box) in enumerate(zip(frames, boxes, strict=True)):
             if np.isfinite(box).all():

@@ -23,6 +23,7 @@ from models.perception.faces.face_mesh import (
     load_mesh468_litert,
     load_mesh468_torch,
 )
+from models.perception.faces.mesh_points import OUTER_EYE_CORNERS
 from models.perception.interfaces import InferenceSettings
 
 EMBEDDING_BATCH = 16
@@ -43,11 +44,12 @@ class MeshFaceEmbedder:
         self._device = torch.device(how.device)
 
     @torch.inference_mode()
-    def embed(self, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    def embed(self, frames: np.ndarray, boxes: np.ndarray, max_yaw: float = 90.0) -> np.ndarray:
         """frames (n,H,W,3) uint8 RGB, boxes (n,4) in pixels -> (n,128) float32, NaN where the box is, and
-        where the mesh sees no face in it."""
+        where the mesh sees no face in it, or one turned by more than max_yaw degrees."""
         dense = self._landmarker.predict(frames, boxes).dense
         assert dense is not None
+        dense[np.abs(mesh_yaw(dense)) > max_yaw] = np.nan
         points = dense[:, list(FIVE_OF_MESH_VERTICES), :2]
         parts = [np.zeros((0, 128), np.float32)]
         for start in range(0, len(frames), EMBEDDING_BATCH):
@@ -57,6 +59,14 @@ class MeshFaceEmbedder:
                 self._net.embed_points(images, torch.from_numpy(points[some]).to(self._device)).cpu().numpy()
             )
         return np.concatenate(parts)
+
+
+def mesh_yaw(dense: np.ndarray) -> np.ndarray:
+    """dense (n,468,3) -> (n,) degrees, from the depths of the outer eye corners; positive turns the nose to
+    the image's right. Of rendered heads it is 0.85 of the truth up to 50 degrees, and 55 at 80."""
+    left, right = (dense[:, n] for n in OUTER_EYE_CORNERS)
+    across = np.linalg.norm(right[:, :2] - left[:, :2], axis=1)
+    return np.degrees(np.arctan2(right[:, 2] - left[:, 2], across))
 
 
 def load_dlib128_mesh_litert(weights: Mapping[str, Path]) -> MeshFaceEmbedder:

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from models.perception.faces.mesh_identity import load_dlib128_mesh_litert
+from models.perception.faces.mesh_identity import load_dlib128_mesh_litert, mesh_yaw
+from models.perception.faces.mesh_points import OUTER_EYE_CORNERS
 from models.perception.interfaces import FaceEmbedder, InferenceConfigurable
 from models.weights import find_third_party_weights
 from storage.weight_files import find_packaged_file
@@ -26,6 +27,21 @@ def test_one_face_stays_near_and_no_face_is_nan(embedder, astronaut):
     assert faces.dtype == np.float32
     assert np.linalg.norm(faces[1:3] - faces[0], axis=1).max() < 0.4
     assert np.isnan(faces[3:]).all()
+
+
+def test_a_face_that_is_turned_too_far_is_nan(embedder, astronaut):
+    """The astronaut looks half a degree to one side."""
+    box = np.array([[177, 81, 272, 175]], np.float32)
+    assert np.isfinite(embedder.embed(astronaut[None], box, max_yaw=5.0)).all()
+    assert np.isnan(embedder.embed(astronaut[None], box, max_yaw=0.1)).all()
+
+
+@pytest.mark.parametrize("yaw", [-35, 0, 35])
+def test_the_yaw_is_that_of_the_eyes(yaw):
+    angle = np.radians(yaw)
+    dense = np.zeros((1, 468, 3), np.float32)
+    dense[0, OUTER_EYE_CORNERS[1]] = 60 * np.array([np.cos(angle) * 0.6, np.cos(angle) * 0.8, np.sin(angle)])
+    assert mesh_yaw(dense)[0] == pytest.approx(yaw, abs=1e-3)
 
 
 def test_it_agrees_with_dlibs_own_code(embedder, astronaut):
