@@ -272,13 +272,19 @@ class GraphBuilder(Struct, frozen=True):
         **more: Any,
     ) -> None:
         """run: "module:function". cpu, gpu: of each worker; gpu as its nets need it by default. codec: of
-        the frames that it writes, if not that of the clips."""
+        the frames that it writes, if not that of the clips. UserError for nets in LiteRT beside nets on a
+        GPU."""
         on_backend = [net_on_backend(name, self.config.perception.backend) for name in nets]
         if on_backend != list(nets):
             own = config if isinstance(config, Mapping) else map_paths_to_themselves(*config)
             nets, config = on_backend, {**own, **map_paths_to_themselves("perception.backend")}
         needs = collect_net_requirements(nets)
         shared = self.config.runtime.gpu_share if needs.gpu else 0
+        if shared and (on_cpu := [net for net in nets if net.endswith(".litert")]):
+            raise UserError(
+                f"{name}: {', '.join(on_cpu)} cannot run beside nets on a GPU, which runtime.gpu_share gives "
+                "it; --set perception.backend=torch, or --set runtime.gpu_share=0"
+            )
         written = shards.codec_packages(writes, codec or self.config.clips.frames.codec)
         self._add(
             name, run, kind="keyed", writes=writes, nets=nets, config=config,

@@ -71,3 +71,15 @@ def test_settings_under_their_own_path():
         "clips": "clips",
         "download.codec": "download.codec",
     }
+
+
+def test_nets_in_litert_are_refused_beside_nets_on_a_gpu_before_anything_runs(config):
+    """The detector in LiteRT, the landmarker in torch."""
+    sets = ["keypoints.main.landmarker=fan2d", "runtime.gpu_share=0.25"]
+    told = (
+        r"keypoints.main@\w+: mp_face.litert cannot run beside nets on a GPU.*--set perception.backend=torch"
+    )
+    with pytest.raises(UserError, match=told):
+        build_graph(config(*sets))
+    node = build_graph(config(*sets, "perception.backend=torch"))["keypoints.main@faces"]
+    assert node.resources["gpu"] == 0.25
