@@ -115,8 +115,8 @@ def find_keypoints(
         clips, seen = clips + 1, seen + bool((sample["score"] > 0).any())
         yield sample
     if not seen:
-        name = detector.name if detector is not None else "the source"
-        raise Rejected("no_landmarks", f"{name} sees no face in any of the {clips} clips")
+        nets = " + ".join(net.name for net in (detector, landmarker) if net is not None)
+        raise Rejected("no_landmarks", f"{nets}: no face in any of the {clips} clips")
 
 
 def perception_inference_settings(runtime: RuntimeConfig, dtype: str) -> InferenceSettings:

@@ -134,7 +134,7 @@ def test_each_kind_has_points_that_say_how_sure_they_are_or_a_sentence(outcomes,
     found, expected = outcomes[name], KINDS[name].expect
     if isinstance(found, Rejected):
         assert found.code == expected
-        assert found.sentence == "mp_face sees no face in any of the 1 clips"
+        assert found.sentence == "mp_face + mesh468_iris: no face in any of the 1 clips"
     else:
         assert not isinstance(expected, str), found["score"]
         assert (found["score"] >= expected[0]).all(), found["score"]

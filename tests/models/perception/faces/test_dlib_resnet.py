@@ -175,6 +175,14 @@ def test_a_face_without_points_has_no_embedding(net, people):
     assert torch.isnan(net.embed_landmarks(images[:1], landmarks[1:2])).all()
 
 
+def test_an_image_that_is_not_finite_has_no_embedding_and_spoils_no_other(net, people):
+    images, landmarks = people[0].clone(), people[1]
+    images[1], images[2] = torch.nan, torch.inf
+    found = net.embed_landmarks(images, landmarks)
+    assert torch.isfinite(found).all(1).tolist() == [True, False, False, True]
+    torch.testing.assert_close(found[0], net.embed_landmarks(images[:1], landmarks[:1])[0], rtol=0, atol=2e-6)
+
+
 def test_steps_along_the_gradient_bring_two_faces_together(net, people):
     images, landmarks = people
     with torch.no_grad():

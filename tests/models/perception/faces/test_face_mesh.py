@@ -149,6 +149,8 @@ def test_a_mirrored_frame_gives_the_mirrored_points(landmarker, astronaut, point
         [200, 100, 201, 101],  # too small
         [-900, -900, -800, -800],  # beside the frame
         [250, 200, 150, 100],  # inside out
+        [0, 0, np.inf, np.inf],
+        [-1e9, -1e9, 1e9, 1e9],  # the whole picture in a pixel
     ],
 )
 def test_a_box_without_a_face_has_no_points(landmarker, astronaut, box):
