@@ -221,11 +221,8 @@ def _search_span(span: Sequence[float], probed: Probe) -> tuple[int, int, tuple[
         raise Rejected("span_outside", f"{named}; the file has {ends[0] / FPS:g} to {ends[1] / FPS:g}")
     if (first, last) == ends:
         return first, last, None
-    return (
-        first,
-        last,
-        (max(0.0, media.ticks_to_seconds(first, probed)), media.ticks_to_seconds(last, probed)),
-    )
+    begin, end = (media.ticks_to_seconds(tick, probed) for tick in (first, last))
+    return first, last, (max(0.0, begin), end)
 
 
 @dataclass(slots=True)
@@ -285,8 +282,8 @@ def split_at_identity_changes(
     A face that is not seen well enough to be embedded, or is turned too far (NaN), is nobody.
     """
     at = [n for n, sample in enumerate(chain.samples) if faces[sample] is not None]
-    all_looks = [(n, cast("np.ndarray", faces[chain.samples[n]])[chain.places[n]]) for n in at]
-    embedded = [(n, face) for n, face in all_looks if np.isfinite(face).all()]
+    own_faces = [(n, cast("np.ndarray", faces[chain.samples[n]])[chain.places[n]]) for n in at]
+    embedded = [(n, face) for n, face in own_faces if np.isfinite(face).all()]
     if len(embedded) < 3:
         return [chain]
     parts: list[tuple[int, int]] = []
