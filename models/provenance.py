@@ -38,7 +38,7 @@ class ProvenanceKind(Enum):
     DISTILLED = "trained towards what another net says"
     OTHER_NET = "another trained net in the place of the papers'"
     RANDOM = "untrained weights"
-    SPOKEN = "what stands for the letters that a net hears"
+    TOKENS = "where the letters that a net hears come from"
     EXTERNAL = "made by other code"
 
 
@@ -46,8 +46,8 @@ _KIND_BY_PROVENANCE = {
     AS_PUBLISHED_PROVENANCE: ProvenanceKind.PUBLISHED,
     UNUSED_PART_PROVENANCE: ProvenanceKind.UNUSED,
     "distilled": ProvenanceKind.DISTILLED,
-    "transcripts": ProvenanceKind.SPOKEN,
-    "none": ProvenanceKind.SPOKEN,
+    "transcripts": ProvenanceKind.TOKENS,
+    "none": ProvenanceKind.TOKENS,
     "made by other code": ProvenanceKind.EXTERNAL,
 }
 

@@ -54,7 +54,7 @@ def test_labels_of_records_and_checkpoints_are_known_and_none_tells_of_random_we
     trained = [checkpoints.load_checkpoint(path)[1] for path in whole.glob("train.*/*/model.safetensors")]
     labels = {what for one in (*records, *trained) for what in one["provenance"].values()}
     assert {provenance_kind(what) for what in labels} <= {
-        ProvenanceKind.DISTILLED, ProvenanceKind.OTHER_NET, ProvenanceKind.SPOKEN, ProvenanceKind.UNUSED,
+        ProvenanceKind.DISTILLED, ProvenanceKind.OTHER_NET, ProvenanceKind.TOKENS, ProvenanceKind.UNUSED,
     }  # fmt: skip
     assert {"distilled", "efficientnet_lite0"} <= labels
     assert {one for record in records for one in record["weights"]} <= set(THIRD_PARTY_WEIGHTS)

@@ -101,8 +101,8 @@ def test_in_one_line():
         (DISTILLED_KEYPOINT_DETECTOR_PROVENANCE["kp_detector"], ProvenanceKind.DISTILLED),
         ("from fsrt_vox", ProvenanceKind.RELEASED),
         ("fine-tuned from headgan_vox_d", ProvenanceKind.FINE_TUNED),
-        ("none", ProvenanceKind.SPOKEN),
-        ("transcripts", ProvenanceKind.SPOKEN),
+        ("none", ProvenanceKind.TOKENS),
+        ("transcripts", ProvenanceKind.TOKENS),
     ],
 )
 def test_what_is_said_of_weights_is_of_one_kind(what, kind):
