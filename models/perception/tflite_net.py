@@ -228,6 +228,8 @@ class TorchTfliteNet:
         self.device = torch.device(how.device)
 
     def __call__(self, images: Tensor) -> list[Tensor]:
+        if images.requires_grad and torch.is_grad_enabled():  # all are kept for the gradient anyway
+            return self._rows(images, len(images))
         size = self._net.batch_size(self.input_side**2)
         parts = map_batches_with_oom_backoff(
             len(images), size, lambda rows, full: self._rows(images[rows], full)

@@ -91,3 +91,13 @@ def test_a_gpu_is_asked_for_all_bits_of_float32_while_the_net_runs(mediapipe_wei
     net(wave_image(64))
     assert asked == [False]
     assert torch.backends.cudnn.allow_tf32 is before
+
+
+def test_images_that_get_a_gradient_pass_at_once(mediapipe_weights):
+    net, passes = TorchTfliteNet(mediapipe_weights["mp_mesh468"], MESH_NET), []
+    net.module.register_forward_hook(lambda _, given, __: passes.append(len(given[0])))
+    images = torch.rand(3, 3, 192, 192, generator=torch.manual_seed(0))
+    alone = net(images)[0]
+    together = net(images.clone().requires_grad_())[0]
+    assert passes == [1, 1, 1, 3]
+    torch.testing.assert_close(together.detach(), alone, atol=TOLERANCE, rtol=0)
