@@ -115,8 +115,8 @@ def find_keypoints(
         clips, seen = clips + 1, seen + bool((sample["score"] > 0).any())
         yield sample
     if not seen:
-        nets = " + ".join(net.name for net in (detector, landmarker) if net is not None)
-        raise Rejected("no_landmarks", f"{nets}: no face in any of the {clips} clips")
+        asked = " + ".join(net.name for net in (detector, landmarker) if net is not None)
+        raise Rejected("no_landmarks", f"{asked}: no face in any of the {clips} clips")
 
 
 def perception_inference_settings(runtime: RuntimeConfig, dtype: str) -> InferenceSettings:
