@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,6 +65,7 @@ class PersonRow(Struct, frozen=True, kw_only=True):
     nearest_clip: str
     """Its sample clip; empty if it is of another corpus."""
     distance: float | None
+    """In standard deviations from the usual pair of two people (corpus/identity_distance.py)."""
     same_as: str
     """Of a test identity that is a training identity too: that one, or another test identity that is."""
 
@@ -103,6 +105,12 @@ class CheckSummary(Struct, frozen=True, kw_only=True):
     """Whether these are MIN_IDENTITIES; otherwise nobody is compared."""
     compared_pairs: int
     """Of a test identity and a training identity."""
+
+    @property
+    def expected_false_names(self) -> float:
+        """So many of these pairs, if all are two people, are nearer than the threshold by chance: distances
+        are standard deviations, and taken as Gaussian."""
+        return self.compared_pairs * NormalDist().cdf(self.threshold)
 
 
 class FaceClips(Struct, frozen=True, kw_only=True):

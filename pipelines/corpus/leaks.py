@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.corpus.identity_check import PersonRow, read_identity_rows, read_summary
+from pipelines.corpus.identity_check import CheckSummary, PersonRow, read_identity_rows, read_summary
 from pipelines.corpus.identity_distance import MIN_IDENTITIES
 from pipelines.dataset.recording_table import RECORDINGS_FILE, Person, read_recording_people
 from pipelines.errors import UserError
@@ -39,10 +39,10 @@ def make_checked_splits(ctx: NodeContext) -> None:
         )
     leaks = [row for row in read_identity_rows(ctx.inputs["identity_check"]) if row.same_as]
     if leaks and policy == "refuse":
-        raise UserError(f"{ctx.node}: {describe_leaks(leaks)}")
+        raise UserError(f"{ctx.node}: {describe_leaks(leaks, summary)}")
     split = move_leaks_to_train(people, leaks)
     if leaks and "test" not in split.values():
-        raise UserError(f"{ctx.node}: {describe_leaks(leaks)}; nobody is left to test on")
+        raise UserError(f"{ctx.node}: {describe_leaks(leaks, summary)}; nobody is left to test on")
     rows = [
         {"id": id, "identity": person.identity, "split": split[id], "listed_split": person.split}
         for id, person in sorted(people.items())
@@ -54,14 +54,17 @@ def make_checked_splits(ctx: NodeContext) -> None:
     ctx.log_metrics({"recordings_moved": moved})
 
 
-def describe_leaks(leaks: Sequence[PersonRow]) -> str:
-    """Who is who, and what to do."""
+def describe_leaks(leaks: Sequence[PersonRow], summary: CheckSummary) -> str:
+    """Who is who, how many of them chance would name, and what to do."""
     named = ", ".join(f"{row.identity} is {row.same_as}" for row in leaks[:MAX_NAMED_LEAKS])
     more = ", ..." if len(leaks) > MAX_NAMED_LEAKS else ""
+    chance = (
+        f"some {summary.expected_false_names:,.1f} of {summary.compared_pairs:,} pairs are as near by chance"
+    )
     return (
-        f"test identities that are training identities too, by their faces: {len(leaks)} ({named}{more}); "
-        "the corpus page shows them. Give them one name in the source, or set data.NAME.leaks to move or "
-        "report"
+        f"test identities that are training identities too, by their faces: {len(leaks)} ({named}{more}), "
+        f"where {chance}; the corpus page shows them. Give them one name in the source, or set "
+        "data.NAME.leaks to move or report"
     )
 
 

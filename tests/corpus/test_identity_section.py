@@ -9,7 +9,7 @@ from pipelines.corpus.identity_section import (
 )
 
 SUMMARY = CheckSummary(
-    net="dlib_resnet", threshold=0.35, unlike=1.5, identities=30, enough=True, compared_pairs=4000
+    net="dlib_resnet", threshold=-3.2, unlike=-2.0, identities=30, enough=True, compared_pairs=4000
 )
 
 
@@ -25,9 +25,9 @@ def person(name, split, nearest, distance, same_as=""):
 def findings():
     return IdentityFindings(
         summary=SUMMARY,
-        identities=[person("a<b", "test", "train9", -0.2, "train9"), person("t2", "test", "train8", 3.1),
-                    person("train9", "train", "a<b", -0.2)],
-        clips=[ClipRow(clip="t2#q#000000#000060", own_distance=4.0, nearest="train9", nearest_distance=0.1,
+        identities=[person("a<b", "test", "train9", -4.2, "train9"), person("t2", "test", "train8", -1.1),
+                    person("train9", "train", "a<b", -4.2)],
+        clips=[ClipRow(clip="t2#q#000000#000060", own_distance=-0.5, nearest="train9", nearest_distance=-4.1,
                        issue="wrong name")],
         duplicates=[DuplicateRow(first="t2#q#000000#000060", second="train9#r#000000#000060",
                                  difference=0.03, shift=10)],
@@ -49,13 +49,14 @@ def test_leaks_come_first_with_both_faces(findings):
     text, shown = render(findings)
     assert "have the face of a training identity: 1 (a&lt;b is train9)" in text
     assert "set <code>data.NAME.leaks</code> to refuse or move" in text
-    assert text.index("is train9") < text.index("3.10")
+    assert text.index("is train9") < text.index("-1.10")
     assert shown[:2] == ["a<b#r#000000#000060", "train9#r#000000#000060"]
 
 
 def test_it_says_how_many_false_names_are_expected_and_whom_the_net_confuses(findings):
     text, _ = render(findings)
-    assert "4,000 pairs here some 4.0" in text
+    assert "4,000 pairs here some 2.7 are as near by chance" in text
+    assert "Measured on" in text
     assert "East Asian" in text
 
 
@@ -75,7 +76,7 @@ def test_what_was_moved_is_said(findings):
 
 def test_too_few_people_and_no_findings_are_said_in_words(findings):
     few = CheckSummary(
-        net="dlib_resnet", threshold=0.35, unlike=1.5, identities=3, enough=False, compared_pairs=0
+        net="dlib_resnet", threshold=-3.2, unlike=-2.0, identities=3, enough=False, compared_pairs=0
     )
     none = IdentityFindings(summary=few, identities=[], clips=[], duplicates=[], moved=None)
     assert "Faces of 3 identities were found" in render(none)[0]

@@ -67,7 +67,8 @@ def run_nodes(videos, policy, *nodes):
         "data.main.source=folder", f"data.main.folder.path={folder}",
         f"data.main.folder.identities={folder / 'names.csv'}", f"data.main.test_fraction={TEST_FRACTION}",
         "clips.min_frames=15", "clips.min_size=64", f"data.main.leaks={policy}",
-        "identity.threshold=0.4",  # nine people of a second each: the person is at 0.30, the next at 0.53
+        # nine people of a second each: the person is at -2.4, the next at -1.2
+        "identity.threshold=-1.8", "identity.unlike=-1",
     ])  # fmt: skip
     runner = Runner(session.make_planner(), InProcess(), policy, emit=lambda event: None)
     return runner.run(session.selected_nodes(nodes))

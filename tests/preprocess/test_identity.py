@@ -74,7 +74,10 @@ def test_a_recording_without_any_face_is_rejected(net, walking_face):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"frames": 1}, "frames 1: expected 2 to 256"), ({"threshold": 2.0}, "threshold 2.0, unlike 1.5")],
+    [
+        ({"frames": 1}, "frames 1: expected 2 to 256"),
+        ({"threshold": 0.25}, "threshold 0.25, unlike -2.0: expected a threshold from -20 to 0"),
+    ],
 )
 def test_settings_that_cannot_work_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
