@@ -64,6 +64,11 @@ def phase_loss_nets(config: FsrtConfig, phase: Phase) -> tuple[str, ...]:
     return (config.perceptual_net,) if phase.loss_weights.get("perceptual") else ()
 
 
+def phase_target_families(config: FsrtConfig, phase: Phase) -> tuple[str, ...]:
+    """The detector's keypoints are distilled from landmarks."""
+    return ("keypoints",) if phase.name == "keypoints" else ()
+
+
 SPEC = ModelSpec(
     name="fsrt",
     config=FsrtConfig,
@@ -72,6 +77,7 @@ SPEC = ModelSpec(
     parts=phase_net_parts,
     reads=phase_family_fields,
     nets=phase_loss_nets,
+    targets=phase_target_families,
     net_settings=("perceptual_net",),
     released=RELEASED_WEIGHTS_INITS,
     inference="models.fsrt.inference:FsrtReenactor",

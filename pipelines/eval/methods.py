@@ -21,7 +21,7 @@ class Method(Struct, frozen=True, kw_only=True):
     provenance: Mapping[str, str] = field(default_factory=dict)
     """Parts of a model whose weights are not the published ones, and what they are instead."""
     loss_nets: tuple[str, ...] = ()
-    """Names in models.perception.NETS of the nets that the losses of its training looked through."""
+    """Names in models.perception.NETS of the nets that the losses of its training used."""
 
 
 TRUTH_METHOD, DRIVING_METHOD = "truth", "driving"

@@ -57,7 +57,7 @@ class EvaluatedModelSpec(Struct, frozen=True, kw_only=True):
     """Family -> the fields that it reads of source and driving clips."""
     nets: tuple[str, ...]
     loss_nets: tuple[str, ...]
-    """Those that the losses of its training look through; of released weights nobody says."""
+    """Those that the losses of its training use; of released weights nobody says."""
     kind: MethodKind
     checkpoints: Mapping[str, str]
     """Role, as inference knows it -> the node that publishes it."""

@@ -75,7 +75,7 @@ class MetricRecord:
     backend: str
     weights: list[str]
     weights_in_loss: list[str] = field(default_factory=list)
-    """Those of `weights` that a loss of the method's training looked through too: alone, the value is no
+    """Those of `weights` that a loss of the method's training used too: alone, the value is no
     evidence."""
     protocol: str = ""
     note: str = ""

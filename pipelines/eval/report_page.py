@@ -51,7 +51,7 @@ others and would flatten them.</p>"""
 MAX_METRIC_COLUMNS = 6
 """Of a table as wide as the page."""
 LOSS_NET_MARK = "†"
-"""Beside values by a net that a loss of the model's training looked through."""
+"""Beside values by a net that a loss of the model's training used."""
 FEW_FRAMES_OF_SET = 2000
 """Frames below which a distance of sets says how many it rests on."""
 PAPER_RESULTS_NOTE = """<div class="note">These are the papers' own figures, not ours. They were measured on
@@ -164,7 +164,7 @@ def _loss_net_note(one: ProtocolResults) -> str:
         return ""
     models = "; ".join(f"{model} against {', '.join(weights)}" for model, weights in found.items())
     text = (
-        f"{LOSS_NET_MARK} judged by a net that its own loss looked through in training ({models}): a model "
+        f"{LOSS_NET_MARK} judged by a net that its own losses used in training ({models}): a model "
         "may have learnt to please that net, so look for another metric that agrees."
     )
     return f'<p class="soft small">{escape_html(text)}</p>'

@@ -63,7 +63,7 @@ class ScoredMethod:
     inputs: dict[str, str] = field(default_factory=dict)
     """Upstream node -> artifact key."""
     loss_nets: list[str] = field(default_factory=list)
-    """Nets that the losses of the model's training looked through."""
+    """Nets that the losses of the model's training used."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,12 +144,17 @@ def _models_read(config: RunConfig, model: str) -> Sequence[str]:
 
 def training_loss_nets(config: RunConfig, model: str) -> tuple[str, ...]:
     """Names in models.perception.NETS, of nets with weights, that the losses of a model's phases look
-    through, and those of the models whose checkpoints they start from. Of released weights none is known."""
+    through or whose answers they take for the truth, and those of the models whose checkpoints they start
+    from. Of released weights none is known."""
     spec, section = config.model_spec(model), getattr(config, model)
     if section.weights:
         return ()
     phases = [phase for phase in section.phases.values() if phase is not None]
-    own = [net for phase in phases for net in spec.nets(section, phase) if NETS[net].weights]
+    named = [net for phase in phases for net in spec.nets(section, phase)]
+    if any("keypoints" in spec.targets(section, phase) for phase in phases):
+        landmarker = config.keypoints[section.keypoints].landmarker
+        named.append(net_on_backend(landmarker, config.perception.backend))
+    own = [net for net in named if NETS[net].weights]
     others = [net for name in _models_read(config, model) for net in training_loss_nets(config, name)]
     return _once((*own, *others))
 

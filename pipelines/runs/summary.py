@@ -91,7 +91,7 @@ def _notes(records: Records, models: Sequence[str]) -> list[str]:
         if weights := r.get("weights_in_loss"):
             trained_through.setdefault((r["name"], ", ".join(weights)), []).append(r["method"])
     for (name, weights), methods in trained_through.items():
-        text = f"* the losses of {' and '.join(methods)} look through {weights} too"
+        text = f"* the losses of {' and '.join(methods)} use {weights} too"
         about_metrics.setdefault(text, {})[name] = None
     for r in records:
         if r["value"] is None and (r["method"] in models or not models):

@@ -30,7 +30,7 @@ def test_the_run_ends_with_scores_a_report_and_how_to_open_mlflow(micro):
     heads = next(line for line in out.splitlines() if line.startswith("metric"))
     assert re.split(r" {2,}", heads) == ["metric", "fsrt (ours)", "headgan (ours)", "copy-source", "codec"]
     assert "psnr_frame" in out
-    assert re.search(r"fd_efflite0_b15: \* the losses of fsrt.* look through efficientnet_lite0 too", out)
+    assert re.search(r"fd_efflite0_b15: \* the losses of fsrt.* use efficientnet_lite0 too", out)
     assert "reenact ui" in out
     report = next(line.split()[1] for line in out.splitlines() if line.startswith("report  /"))
     assert "<html" in Path(report).read_text()[:200].lower()

@@ -165,14 +165,21 @@ def test_a_score_is_told_what_kind_of_method_it_is_of(sets, kind):
     assert graph["score.codec.self"].arguments["kind"] == "baseline"
 
 
-def test_a_score_is_told_what_nets_the_losses_of_its_model_look_through(graph):
+def test_a_score_is_told_what_nets_the_losses_of_its_model_use(graph):
     def loss_nets(graph, method="fsrt"):
         return graph[f"score.{method}.self"].arguments.get("loss_nets", "")
 
-    assert loss_nets(graph) == "efficientnet_lite0"
+    teacher = "mesh468_iris.litert"  # FSRT's detector takes its points for the truth
+    assert loss_nets(graph).split() == ["efficientnet_lite0", teacher]
     assert loss_nets(graph, "codec") == ""
-    assert loss_nets(graph_of("fsrt.perceptual_net=vgg19")) == "vgg19"
-    assert loss_nets(graph_of("fsrt.perceptual_net=vgg19_random")) == ""  # it learnt from nothing
+    assert loss_nets(graph_of("fsrt.perceptual_net=vgg19")).split() == ["vgg19", teacher]
+    assert loss_nets(graph_of("fsrt.perceptual_net=vgg19_random")) == teacher  # vgg19 learnt from nothing
+    on_dlib = graph_of("keypoints.main.landmarker=dlib68", "fsrt.perceptual_net=vgg19")
+    assert loss_nets(on_dlib).split() == ["vgg19", "dlib68"]
+    assert (
+        loss_nets(graph_of("models=[headgan]", "fits.main.backend=landmarks"), "headgan")
+        == "efficientnet_lite0"
+    )
     assert loss_nets(graph_of("models=[fsrt]", "fsrt.weights=fsrt_vox")) == ""
 
 

@@ -159,10 +159,7 @@ def test_a_value_by_a_net_of_the_models_own_losses_is_marked_and_explained(one):
     found = replace(one, own=trained(one.own), shared=trained(one.shared))
     text = report_page._results(found)
     assert text.count("†<span") == 2
-    assert (
-        "judged by a net that its own loss looked through in training (toy against efficientnet_lite0)"
-        in text
-    )
+    assert "judged by a net that its own losses used in training (toy against efficientnet_lite0)" in text
     assert "EffNet distance, FD (EffNet): by a net of its own losses." in report_page.model_conclusion(
         found, "toy"
     )

@@ -57,13 +57,13 @@ def test_a_value_by_a_net_of_the_models_own_losses_is_marked_and_explained():
     other = record("toy") | {"name": "fd_efflite0", "weights_in_loss": []}
     lines = format_score_table([judged, other])
     assert lines[1].split() == ["fd_efflite0", "1.0000*", "1.0000"]
-    assert lines[2:] == ["  fd_efflite0: * the losses of fsrt look through efficientnet_lite0 too"]
+    assert lines[2:] == ["  fd_efflite0: * the losses of fsrt use efficientnet_lite0 too"]
 
 
 def test_models_trained_through_the_same_net_share_a_line():
     judged = {"name": "fd", "weights_in_loss": ["efficientnet_lite0"]}
     lines = format_score_table([record("fsrt") | judged, record("headgan") | judged])
-    assert lines[2:] == ["  fd: * the losses of fsrt and headgan look through efficientnet_lite0 too"]
+    assert lines[2:] == ["  fd: * the losses of fsrt and headgan use efficientnet_lite0 too"]
 
 
 def test_a_long_name_of_a_metric_does_not_touch_its_values():
