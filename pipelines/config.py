@@ -29,7 +29,7 @@ from pipelines.cluster.runtime import RuntimeConfig
 from pipelines.engine.keys import flatten_leaves, to_json_value
 from pipelines.errors import UserError
 from pipelines.eval.config import EvalConfig, ReportConfig
-from pipelines.nets import DLIB_REPLACEMENTS, PerceptionConfig
+from pipelines.nets import DLIB_EYELID_WEIGHT, DLIB_REPLACEMENTS, PerceptionConfig
 from pipelines.preprocess.clips_config import ClipsConfig, CropViewConfig, default_crop_views
 from pipelines.preprocess.download import DownloadConfig
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig
@@ -167,7 +167,8 @@ def load_config(path: Path, sets: Iterable[str] = ()) -> LoadedConfig:
 
 
 def replace_nets_by_dlib(config: RunConfig, origin: dict[str, str]) -> RunConfig:
-    """The run with dlib's nets where it names MediaPipe's; `origin` says so of each."""
+    """The run with dlib's nets where it names MediaPipe's, and the weight of the eyelids that suits dlib's
+    landmarks where it names none; `origin` says so of each."""
 
     def by_dlib(settings: Settings, path: str) -> Settings:
         texts = {name: getattr(settings, name) for name in NET_SETTINGS if hasattr(settings, name)}
@@ -176,7 +177,13 @@ def replace_nets_by_dlib(config: RunConfig, origin: dict[str, str]) -> RunConfig
         return replace(settings, **changed)
 
     keypoints = {name: by_dlib(one, f"keypoints.{name}") for name, one in config.keypoints.items()}
-    return replace(config, clips=by_dlib(config.clips, "clips"), keypoints=keypoints)
+    fits = dict(config.fits)
+    for name, fit in fits.items():
+        path = f"fits.{name}.eyelid_weight"
+        if keypoints.get(fit.keypoints) != config.keypoints.get(fit.keypoints) and path not in origin:
+            fits[name] = replace(fit, eyelid_weight=DLIB_EYELID_WEIGHT)
+            origin[path] = "perception.faces dlib"
+    return replace(config, clips=by_dlib(config.clips, "clips"), keypoints=keypoints, fits=fits)
 
 
 def _each_instance(pattern: str, tree: Mapping[str, Any]) -> list[str]:

@@ -31,6 +31,8 @@ DLIB_REPLACEMENTS = {
     "mp_face": "dlib_hog", "mesh468_iris": "dlib68", "mesh468": "dlib68", "dlib128_mesh": "dlib128",
 }  # fmt: skip
 """A net of MediaPipe's -> dlib's for the same task."""
+DLIB_EYELID_WEIGHT = 1.0
+"""In fits to dlib's landmarks, whose lids hardly follow a blink."""
 
 
 class NetRequirements(NamedTuple):

@@ -296,3 +296,10 @@ def test_a_machine_without_mediapipes_nets_sees_with_dlib_wherever_they_are_name
     assert (keypoints["main"].detector, keypoints["main"].landmarker) == ("dlib_hog", "dlib68")
     assert keypoints["fan"].detector == "s3fd"
     assert loaded.origin["keypoints.main.landmarker"] == "perception.faces dlib"
+
+
+def test_fits_to_dlibs_landmarks_weigh_the_eyelids_less_unless_told(run_file):
+    loaded = load_config(run_file("fits: {main: {}, lids: {eyelid_weight: 2}}"), ["perception.faces=dlib"])
+    fits, origin = loaded.config.fits, loaded.origin
+    assert (fits["main"].eyelid_weight, fits["lids"].eyelid_weight) == (1, 2)
+    assert origin["fits.main.eyelid_weight"] == "perception.faces dlib"
