@@ -76,7 +76,8 @@ class LandmarkPrediction(Struct, frozen=True, kw_only=True):
     """(T,468,3) float32: the points of a face mesh, with a depth in pixels, smaller nearer; None from
     others."""
     iris: np.ndarray | None = None
-    """(T,2,5,2) float32: the image's left eye first; centre, toward the nose, top, toward the ear, bottom."""
+    """(T,2,5,2) float32, NaN where there is no face; the left of the image first: centre, toward the nose,
+    top, toward the ear, bottom. None from others."""
     score: np.ndarray | None = None
     """(T,) float32 from 0, no face, to 1: how surely there is one; None from nets that cannot tell."""
 
@@ -86,7 +87,8 @@ class InferenceSettings(Struct, frozen=True, kw_only=True):
 
     device: Literal["cpu", "cuda"] = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """The only one that changes results by more than rounding."""
+    """The only one that changes results by more than rounding, which on GPUs is to TF32 in convolutions of
+    nets other than MediaPipe's, as is PyTorch's default."""
     batch: int = 0
     """Images of 256 px at once, fewer of larger ones; 0 = as suits the device."""
     compile: bool = False

@@ -1,4 +1,4 @@
-"""Node `make_corpus_page`: a page about the data, and its facts as JSON."""
+"""Node `corpus`: a page about the data, and its facts as JSON."""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 `short` (128 px) sees faces of a seventh of the square it is shown and more, `full` (192 px) of a fifteenth.
 A frame is shown to `short`; where that finds nothing, or is not sure, to `full`; where that is not sure
 either, and the frame is long or large, its overlapping squares are. What they are not sure of counts as a
-face where the face mesh says so.
+face where the face mesh says so. The surest answer counts alone: beside a sure face a small one, which only
+the next step would see, is not looked for.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ class BlazeFaceDetector:
     def _detect_batch(self, images: Tensor) -> list[np.ndarray]:
         """images (B,3,H,W) uint8 -> (n,6) of each."""
         shorter, longer = sorted(images.shape[2:])
-        tiled = longer > TILE_ASPECT * shorter or longer > TILE_LONGEST_SIDE
+        tiled = longer > shorter and (longer > TILE_ASPECT * shorter or longer > TILE_LONGEST_SIDE)
         found = [np.zeros((0, 6), np.float32)] * len(images)
         for step in (self._short_range, self._full_range, *[self._full_range_tiles] * tiled):
             rest = [n for n, rows in enumerate(found) if _best_score(rows) < SURE_SCORE]
