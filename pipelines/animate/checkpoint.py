@@ -16,7 +16,7 @@ from models import MODELS
 from models.spec import load_model_spec
 from pipelines.cli.options import format_command
 from pipelines.errors import UserError
-from pipelines.nets import DLIB_REPLACEMENTS
+from pipelines.nets import DLIB_REPLACEMENTS, face_nets_here
 from pipelines.preprocess.clips_config import ClipsConfig
 from storage import locations
 from storage.checkpoints import CHECKPOINT_FILES
@@ -68,15 +68,17 @@ class ModelWeightsLocation:
         return load_reenactor(spec, {"renderer": checkpoint}, device, precision)
 
 
-def apply_face_net_settings(location: ModelWeightsLocation, sets: Iterable[str]) -> ModelWeightsLocation:
-    """A model without a run file, with the nets of `perception.faces` where `sets` has it. UserError for any
-    other setting: there is no run that it could change."""
-    faces = "mediapipe"
+def apply_face_net_settings(
+    location: ModelWeightsLocation, sets: Iterable[str], store: Store
+) -> ModelWeightsLocation:
+    """A model without a run file, with the nets of `perception.faces`: as `sets` has it, else auto. UserError
+    for any other setting: there is no run that it could change."""
+    faces = "auto"
     for text in sets:
         setting, _, faces = (part.strip() for part in text.partition("="))
-        if setting != "perception.faces" or faces not in ("mediapipe", "dlib"):
+        if setting != "perception.faces" or faces not in ("auto", "mediapipe", "dlib"):
             raise UserError(f"--set {text}: without --run there is only perception.faces=dlib (or mediapipe)")
-    if faces == "mediapipe":
+    if (face_nets_here(store) if faces == "auto" else faces) == "mediapipe":
         return location
     clips = msgspec.structs.replace(location.clips, detector=DLIB_REPLACEMENTS["mp_face"])
     return replace(location, clips=clips, landmarker=DLIB_REPLACEMENTS["mesh468_iris"])

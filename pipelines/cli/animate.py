@@ -243,7 +243,7 @@ def find_model_source(arguments: AnimateArguments, log: Log) -> ModelWeightsLoca
     else:
         assert path is not None
         found = checkpoint.model_source_from_checkpoint(path, name, store, log)
-    return checkpoint.apply_face_net_settings(found, arguments["sets"])
+    return checkpoint.apply_face_net_settings(found, arguments["sets"], store)
 
 
 def clips_config(model: ModelWeightsLocation, arguments: AnimateArguments) -> ClipsConfig:

@@ -29,7 +29,7 @@ from pipelines.engine.setting_renames import SettingRenames
 from pipelines.engine.source_code import SourceSymbolIndex
 from pipelines.errors import UserError
 from pipelines.graph import build_graph
-from pipelines.nets import DLIB_LIMITS, MEDIAPIPE_INSTALL_COMMAND
+from pipelines.nets import DLIB_LIMITS, MEDIAPIPE_INSTALL_COMMAND, face_nets_here
 from pipelines.runs import old_settings
 from pipelines.runs.graph_builder import recordings_nodes_by_corpus
 from pipelines.runs.snapshot import CODE_ROOT, PROJECT_PACKAGES
@@ -140,7 +140,7 @@ class RunSession:
             if weight_files.are_weights_here(self.store, weights):
                 by_licence.setdefault(weights.licence, []).append(weights.id)
         notes = [f"licence of {', '.join(ids)}: {licence}" for licence, ids in by_licence.items()]
-        if self.config.perception.faces == "dlib":
+        if configuration.DLIB_ORIGIN in self.loaded.origin.values():
             notes.append(
                 f"perception.faces dlib: {DLIB_LIMITS}; MediaPipe's nets: {MEDIAPIPE_INSTALL_COMMAND}"
             )
@@ -229,6 +229,8 @@ def open_session(run_file: Path, sets: Iterable[str] = ()) -> RunSession:
     loaded = configuration.load_config(run_file, sets)
     store = Store(configuration.store_uri(loaded.config))
     format_version.check_store_format_version(store)
+    if loaded.config.perception.faces == "auto":
+        loaded = configuration.settle_face_nets(loaded, face_nets_here(store))
     return RunSession(loaded, store, build_graph(loaded.config))
 
 

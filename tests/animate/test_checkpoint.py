@@ -28,11 +28,13 @@ def test_a_run_gives_its_last_trained_phase_and_its_way_of_cropping(
 
 
 def test_a_model_without_a_run_sees_faces_by_dlib_where_it_is_told_to(checkpoint, tmp_path, messages):
-    found = checkpoints.model_source_from_checkpoint(checkpoint, None, Store(str(tmp_path)), messages.append)
+    store = Store(str(tmp_path))
+    found = checkpoints.model_source_from_checkpoint(checkpoint, None, store, messages.append)
     assert (found.clips.detector, found.landmarker) == ("mp_face", "mesh468_iris")
-    assert checkpoints.apply_face_net_settings(found, ["perception.faces=mediapipe"]) == found
-    on_dlib = checkpoints.apply_face_net_settings(found, ["perception.faces=dlib"])
+    assert checkpoints.apply_face_net_settings(found, [], store) == found
+    assert checkpoints.apply_face_net_settings(found, ["perception.faces=mediapipe"], store) == found
+    on_dlib = checkpoints.apply_face_net_settings(found, ["perception.faces=dlib"], store)
     assert (on_dlib.clips.detector, on_dlib.landmarker) == ("dlib_hog", "dlib68")
     for text in ("clips.margin=0.2", "perception.faces=opencv"):
         with pytest.raises(UserError, match=f"--set {text}: without --run there is only perception.faces"):
-            checkpoints.apply_face_net_settings(found, [text])
+            checkpoints.apply_face_net_settings(found, [text], store)

