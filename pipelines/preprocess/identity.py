@@ -34,11 +34,11 @@ class IdentityConfig(Struct, frozen=True, kw_only=True):
     keypoints: str = ""
     """The instance of keypoints whose landmarks place the faces; empty = the first one that the corpus has,
     and nobody is compared where it has none."""
-    threshold: float = -3.2
+    threshold: float = -3.3
     """Distance (corpus/identity_distance.py) up to which two names are one person, in standard deviations of
-    the corpus' pairs of two people from their mean. Set on 40 rendered and 6 real people, judged on 80 and 6
-    others: up to 1.0 in 1,000 pairs of two people lie below it, of one person under two names with a single
-    clip of 1.6 s each 94 %, with two clips each 99 %. Lower it for thousands of people, who make millions of
+    the corpus' pairs of two people from their mean. Of 150 rendered people, in corpora of 80 and 70, 0.8 in
+    1,000 pairs lie below it, of one person under two names with a single clip of 1.6 s each 93 %, with two
+    clips each 99 %; of real people no pair, and all. Lower it for thousands of people, who make millions of
     pairs."""
     unlike: float = -2.0
     """Distance of a clip from its person's other clips from which it is named as unlike them. Among 8 to 120
