@@ -21,9 +21,9 @@ from pipelines.figures import picture_grids
 from pipelines.figures.html import escape_html, render_table
 
 MEASURED = (
-    "Measured at -3.3 on 150 rendered people, in corpora of 80 and 70: 0.8 in 1,000 pairs of two people are as "
-    "near, and of people under two names 93 % are found with a single clip of 1.6 s each, 99 % with two; of "
-    "real people no pair is, and all are found."
+    "Measured at -3.3 on 150 rendered people, in corpora of 80 and 70: 0.8 in 1,000 pairs of two people are "
+    "as near, and of people under two names 93 % are found with a single clip of 1.6 s each, 99 % with two; "
+    "of real people no pair is, and all are found."
 )
 """By tests/bench/bench_identity_leaks.py, at the threshold that is set by default."""
 MAX_LISTED_PEOPLE, MAX_LISTED_CLIPS = 20, 20

@@ -56,7 +56,7 @@ def test_leaks_come_first_with_both_faces(findings):
 def test_it_says_how_many_false_names_are_expected_and_whom_the_net_confuses(findings):
     text, _ = render(findings)
     assert "4,000 pairs here some 2.7 are as near by chance" in text
-    assert "Measured on" in text
+    assert "Measured at -3.3" in text
     assert "East Asian" in text
 
 
