@@ -206,7 +206,7 @@ class BlazeFaceDetector:
         if len(unsure):
             image_of = np.repeat(np.arange(len(found)), [len(one) for one in found])[unsure]
             asked = torch.from_numpy(rows[unsure]).to(images.device)
-            faces = self._mesh.find_faces(images[image_of].float() / 255, asked[:, :4], asked[:, 5])
+            faces = self._mesh.find_faces(images[image_of], asked[:, :4], asked[:, 5])
             kept[unsure] = (faces.presence > 0).cpu().numpy()
             rows[unsure, 5] = faces.rolls.cpu().numpy()
         ends = np.cumsum([len(one) for one in found])[:-1]

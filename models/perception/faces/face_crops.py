@@ -7,6 +7,7 @@ takes indices, and is half a pixel of the crop off.)
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import cv2
@@ -28,12 +29,14 @@ class CropSquares(NamedTuple):
 
 
 def sample_crops(images: Tensor, squares: CropSquares, size: int) -> Tensor:
-    """images (B,C,H,W) float -> (B,C,size,size), bilinear; outside the image its border is repeated.
+    """images (B,C,H,W) float, or uint8, which then count in 255ths -> (B,C,size,size) float, bilinear;
+    outside the image its border is repeated.
 
     Squares wider than twice `size` are averaged over whole pixels first, so that nothing aliases. Gradient
     reaches the images; where squares need one, they must not be averaged (the number of pixels has none).
     """
-    out = images.new_empty((len(images), images.shape[1], size, size))
+    kind = torch.float32 if images.dtype == torch.uint8 else images.dtype
+    out = images.new_empty((len(images), images.shape[1], size, size), dtype=kind)
     shrink = (squares.side.detach() / size).floor().clamp(min=1).long()
     shrink = torch.where(squares.side.detach() > 2 * size, shrink, torch.ones_like(shrink))
     shrink = shrink.clamp(max=min(images.shape[2:]))
@@ -48,11 +51,14 @@ def sample_crops(images: Tensor, squares: CropSquares, size: int) -> Tensor:
 
 def _sample(images: Tensor, squares: CropSquares, size: int, factor: int) -> Tensor:
     """As sample_crops, of images averaged over factor x factor pixels."""
+    gradient = torch.is_grad_enabled() and any(one.requires_grad for one in (images, *squares))
+    by_opencv = not gradient and images.device.type == "cpu" and images.dtype in (torch.float32, torch.uint8)
+    if images.dtype == torch.uint8 and (factor > 1 or not by_opencv):
+        images = images / 255
     if factor > 1:
         images = F.avg_pool2d(images, factor)
         squares = CropSquares(squares.centre / factor, squares.side / factor, squares.angle)
-    gradient = torch.is_grad_enabled() and any(one.requires_grad for one in (images, *squares))
-    if not gradient and images.device.type == "cpu" and images.dtype == torch.float32:
+    if by_opencv:
         return _sample_on_cpu(images, squares, size)
     grid = crop_grid(squares, size, images.shape[2], images.shape[3])
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
@@ -64,15 +70,31 @@ def _sample_on_cpu(images: Tensor, squares: CropSquares, size: int) -> Tensor:
     out = np.empty((len(rows), size, size, images.shape[1]), np.float32)
     step = squares.side.double().numpy() / size
     cos, sin = step * np.cos(squares.angle.double().numpy()), step * np.sin(squares.angle.double().numpy())
-    for n, (image, (x, y)) in enumerate(zip(rows, squares.centre.double().numpy(), strict=True)):
+    reach = (np.abs(cos) + np.abs(sin)) * size / 2 + 2
+    for n, (image, middle) in enumerate(zip(rows, squares.centre.tolist(), strict=True)):
+        corner, part = _cut_around(image, middle, reach[n])
         turn = np.array([[cos[n], -sin[n]], [sin[n], cos[n]]])
         # from indices of the crop to indices of the image, whose pixel centres are whole numbers here
-        shift = np.array([x, y]) - 0.5 + turn @ np.full(2, 0.5 - size / 2)
+        shift = np.subtract(middle, corner) - 0.5 + turn @ np.full(2, 0.5 - size / 2)
         cv2.warpAffine(
-            image, np.column_stack([turn, shift]), (size, size), out[n],
+            part.astype(np.float32, copy=False), np.column_stack([turn, shift]), (size, size), out[n],
             cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.BORDER_REPLICATE,
         )  # fmt: skip
+    if rows.dtype == np.uint8:
+        out /= 255
     return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+
+def _cut_around(image: np.ndarray, middle: list[float], reach: float) -> tuple[tuple[int, int], np.ndarray]:
+    """image (H,W,C), middle x, y in pixels -> left and top, and the part of the image within `reach`, one
+    pixel of its border at least: only so much of a large frame is made floats. NaN: the first pixel."""
+    spans = []
+    for at, side in zip(middle, image.shape[1::-1], strict=True):
+        low = min(max(at - reach, 0), side - 1) if math.isfinite(at - reach) else 0
+        high = min(max(at + reach, low + 1), side) if math.isfinite(at + reach) else 1
+        spans.append((int(low), math.ceil(high)))
+    (left, right), (top, bottom) = spans
+    return (left, top), image[top:bottom, left:right]
 
 
 def crop_grid(squares: CropSquares, size: int, height: int, width: int) -> Tensor:

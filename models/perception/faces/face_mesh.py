@@ -108,8 +108,8 @@ class FaceMesh:
                 net.configure_inference(how)
 
     def predict(self, images: Tensor, squares: CropSquares) -> tuple[Tensor, Tensor]:
-        """images (B,3,H,W) in [0,1] -> points (B,468,3) in pixels, and the logit (B,) that there is a face:
-        23 to 55 on real faces in full view, below 0 without one."""
+        """images (B,3,H,W) in [0,1], or uint8 -> points (B,468,3) in pixels, and the logit (B,) that there is
+        a face: 23 to 55 on real faces in full view, below 0 without one."""
         return self.predict_crops(sample_crops(images, squares, self._mesh.input_side), squares)
 
     def predict_crops(self, crops: Tensor, squares: CropSquares) -> tuple[Tensor, Tensor]:
@@ -119,7 +119,7 @@ class FaceMesh:
         return crop_to_image_points(points, squares), presence.reshape(-1)
 
     def find_faces(self, images: Tensor, boxes: Tensor, rolls: Tensor) -> FacesInBoxes:
-        """images (B,3,H,W) in [0,1], boxes (B,4), rolls (B,) radians -> the faces in the boxes.
+        """images (B,3,H,W) in [0,1] or uint8, boxes (B,4), rolls (B,) radians -> the faces in the boxes.
 
         Where the mesh is not sure the roll may be wrong: a profile's eyes lie nearly on each other, and those
         of a face that lies or stands on its head are taken for level. Such a face is looked for level and
@@ -220,7 +220,7 @@ class MeshLandmarker:
 
     def _find_squares(self, frames: np.ndarray, boxes: np.ndarray, rolls: np.ndarray) -> np.ndarray:
         """(n,4): centre, side and angle of the faces' squares after a first pass; NaN where it sees none."""
-        images = frames_to_images(frames, self._mesh.device)
+        images = frames_to_uint8_images(frames, self._mesh.device)
         where = (torch.from_numpy(one.astype(np.float32)).to(images.device) for one in (boxes, rolls))
         faces = self._mesh.find_faces(images, *where)
         centre, side, angle = squares_from_points(faces.points)
@@ -228,7 +228,7 @@ class MeshLandmarker:
         return torch.where(faces.presence[:, None] > 0, found, torch.nan).cpu().numpy()
 
     def _faces(self, frames: np.ndarray, squares: np.ndarray) -> MeshPrediction:
-        images = frames_to_images(frames, self._mesh.device)
+        images = frames_to_uint8_images(frames, self._mesh.device)
         centre, side, angle = (torch.from_numpy(one.astype(np.float32)).to(images.device)
                                for one in (squares[:, :2], squares[:, 2], squares[:, 3]))  # fmt: skip
         points, presence = self._mesh.predict(images, CropSquares(centre, side, angle))
@@ -255,7 +255,7 @@ def _interpolate_squares(squares: np.ndarray, looked_at: np.ndarray, rows: np.nd
 
 def frames_to_images(frames: np.ndarray, device: torch.device) -> Tensor:
     """frames (T,H,W,3) uint8 -> (T,3,H,W) float32 in [0,1], on the device."""
-    return frames_to_uint8_images(frames, device).float() / 255
+    return frames_to_uint8_images(frames, device) / 255
 
 
 def frames_to_uint8_images(frames: np.ndarray, device: torch.device) -> Tensor:

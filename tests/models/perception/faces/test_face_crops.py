@@ -85,3 +85,11 @@ def test_opencv_samples_as_torch_does(side):
     by_opencv = sample_crops(images, squares, 192)
     by_torch = sample_crops(images.double(), CropSquares(*(one.double() for one in squares)), 192)
     torch.testing.assert_close(by_opencv.double(), by_torch, atol=5e-5, rtol=0)
+
+
+@pytest.mark.parametrize("side", [150.0, 500.0])  # of 192 px, and of twice that, averaged
+def test_bytes_count_in_255ths(side):
+    images = torch.randint(0, 256, (2, 3, 600, 600), dtype=torch.uint8, generator=torch.manual_seed(0))
+    at = square(300, 280, side, 0.3)
+    squares = CropSquares(*(one.repeat(2, *[1] * (one.ndim - 1)) for one in at))
+    torch.testing.assert_close(sample_crops(images, squares, 192), sample_crops(images / 255, squares, 192))
