@@ -189,7 +189,8 @@ def replace_nets_by_dlib(loaded: LoadedConfig) -> LoadedConfig:
     fits = dict(config.fits)
     for name, fit in fits.items():
         path = f"fits.{name}.eyelid_weight"
-        if keypoints.get(fit.keypoints) != config.keypoints.get(fit.keypoints) and path not in origin:
+        landmarker = origin.get(f"keypoints.{fit.keypoints}.landmarker")
+        if landmarker == DLIB_ORIGIN and path not in origin:
             fits[name] = replace(fit, eyelid_weight=DLIB_EYELID_WEIGHT)
             origin[path] = DLIB_ORIGIN
     clips = by_dlib(config.clips, "clips")

@@ -299,7 +299,11 @@ def test_a_machine_without_mediapipes_nets_sees_with_dlib_wherever_they_are_name
 
 
 def test_fits_to_dlibs_landmarks_weigh_the_eyelids_less_unless_told(run_file):
-    loaded = load_config(run_file("fits: {main: {}, lids: {eyelid_weight: 2}}"), ["perception.faces=dlib"])
+    text = """
+        keypoints: {main: {}, fan: {landmarker: fan2d}}
+        fits: {main: {}, lids: {eyelid_weight: 2}, fan: {keypoints: fan}}
+    """
+    loaded = load_config(run_file(text), ["perception.faces=dlib"])
     fits, origin = loaded.config.fits, loaded.origin
-    assert (fits["main"].eyelid_weight, fits["lids"].eyelid_weight) == (1, 2)
+    assert [fits[name].eyelid_weight for name in ("main", "lids", "fan")] == [1, 2, 3]
     assert origin["fits.main.eyelid_weight"] == "perception.faces dlib"
