@@ -143,7 +143,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
     """Tables of units other than recordings, by the name that `ModelNodeSpec.units` and `reads` know."""
     nets: Callable[[Any, Phase], tuple[str, ...]] = lambda *_: ()
     """(config, phase) -> names in models.perception.NETS of the nets that the phase's losses use."""
-    targets: Callable[[Any, Phase], tuple[str, ...]] = lambda *_: ()
+    targets: Callable[[Any, Phase], tuple[Literal["keypoints"], ...]] = lambda *_: ()
     """(config, phase) -> families whose values the phase's losses take for the truth: a metric by the net
     that made them does not judge the model independently, and the report says so."""
     net_settings: tuple[str, ...] = ()

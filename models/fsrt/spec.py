@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from models.api import Phase, ReleasedWeightsInit
 from models.fsrt.config import FsrtConfig
 from models.fsrt.phases import DETECTOR_PARTS, PHASES, RENDERER_PARTS
@@ -64,7 +66,7 @@ def phase_loss_nets(config: FsrtConfig, phase: Phase) -> tuple[str, ...]:
     return (config.perceptual_net,) if phase.loss_weights.get("perceptual") else ()
 
 
-def phase_target_families(config: FsrtConfig, phase: Phase) -> tuple[str, ...]:
+def phase_target_families(config: FsrtConfig, phase: Phase) -> tuple[Literal["keypoints"], ...]:
     """The detector's keypoints are distilled from landmarks."""
     return ("keypoints",) if phase.name == "keypoints" else ()
 
