@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from models.fsrt.augment import MIRRORED_LANDMARKS
 from models.perception.faces.mesh_points import LEFT_EYE_CONTOUR, RIGHT_EYE_CONTOUR
 from models.perception.interfaces import FaceDetector, Landmarker
+from pipelines.eval import mesh_features
 from pipelines.figures import picture_grids
 from tests.bench.face_truth import eye_aspect_ratio, eye_distance
 
@@ -117,13 +118,7 @@ def eye_openness(landmarks: np.ndarray, dense: np.ndarray | None) -> np.ndarray:
     points of the lids over the distance of the corners. Seven pairs of the mesh's lids, two of the 68."""
     if dense is None:
         return np.stack([eye_aspect_ratio(landmarks, first) for first in (36, 42)], axis=1)
-    return np.stack([_lid_gap(dense[:, list(c), :2]) for c in (LEFT_EYE_CONTOUR, RIGHT_EYE_CONTOUR)], axis=1)
-
-
-def _lid_gap(contour: np.ndarray) -> np.ndarray:
-    """contour (T,16,2): outer corner, lower lid, inner corner, upper lid."""
-    gaps = np.linalg.norm(contour[:, 9:16] - contour[:, 1:8], axis=-1).mean(1)
-    return gaps / np.linalg.norm(contour[:, 0] - contour[:, 8], axis=-1)
+    return mesh_features.eye_openness(dense)
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
