@@ -119,8 +119,10 @@ def embed_frames(
     cannot place."""
     import torch
 
+    from models.perception.faces.face_mesh import frames_to_images
+
     with torch.inference_mode():
-        images = torch.from_numpy(np.ascontiguousarray(frames)).to(device).permute(0, 3, 1, 2).float() / 255
+        images = frames_to_images(frames, torch.device(device))
         points = torch.from_numpy(np.asarray(landmarks, np.float32)).to(device)
         found = net.embed_landmarks(images, points).cpu().numpy()
     return np.ascontiguousarray(found[np.isfinite(found).all(1)], np.float32)

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.perception.faces.face_mesh import FaceMesh, frames_to_uint8_images, load_face_mesh
+from models.perception.faces.face_mesh import FaceMesh, frames_to_images, load_face_mesh
 from models.perception.interfaces import FixedSizeNet, InferenceSettings
 from models.perception.litert_net import LiteRtNet
 from models.perception.tflite_file import TfliteSignature
@@ -146,7 +146,7 @@ class BlazeFaceDetector:
         found: list[np.ndarray] = []
         size = max(1, DETECTION_BATCH_PIXELS // math.prod(frames.shape[1:3]))
         for start in range(0, len(frames), size):
-            images = frames_to_uint8_images(frames[start : start + size], self._short.device)
+            images = frames_to_images(frames[start : start + size], self._short.device)
             found += self._detect_batch(images)
         return found
 

@@ -163,8 +163,8 @@ class DlibResnet:
         return self._net.run_net(chips * 255, len(chips)).float()
 
     def embed_points(self, images: Tensor, points: Tensor) -> Tensor:
-        """images (B,3,H,W) float, RGB in [0,1], points (B,5,2) in their pixels, in the order of CHIP_POINTS
-        -> (B,128) float32, NaN for faces without points. Gradient reaches images and points.
+        """images (B,3,H,W), RGB, float in [0,1] or uint8, points (B,5,2) in their pixels, in the order of
+        CHIP_POINTS -> (B,128) float32, NaN for faces without points. Gradient reaches images and points.
         """
         squares = face_chip_squares(points.detach())
         seen = (torch.isfinite(squares.side) & (squares.side > 0)).nonzero()[:, 0]

@@ -220,7 +220,7 @@ class MeshLandmarker:
 
     def _find_squares(self, frames: np.ndarray, boxes: np.ndarray, rolls: np.ndarray) -> np.ndarray:
         """(n,4): centre, side and angle of the faces' squares after a first pass; NaN where it sees none."""
-        images = frames_to_uint8_images(frames, self._mesh.device)
+        images = frames_to_images(frames, self._mesh.device)
         where = (torch.from_numpy(one.astype(np.float32)).to(images.device) for one in (boxes, rolls))
         faces = self._mesh.find_faces(images, *where)
         centre, side, angle = squares_from_points(faces.points)
@@ -228,7 +228,7 @@ class MeshLandmarker:
         return torch.where(faces.presence[:, None] > 0, found, torch.nan).cpu().numpy()
 
     def _faces(self, frames: np.ndarray, squares: np.ndarray) -> MeshPrediction:
-        images = frames_to_uint8_images(frames, self._mesh.device)
+        images = frames_to_images(frames, self._mesh.device)
         centre, side, angle = (torch.from_numpy(one.astype(np.float32)).to(images.device)
                                for one in (squares[:, :2], squares[:, 2], squares[:, 3]))  # fmt: skip
         points, presence = self._mesh.predict(images, CropSquares(centre, side, angle))
@@ -254,11 +254,6 @@ def _interpolate_squares(squares: np.ndarray, looked_at: np.ndarray, rows: np.nd
 
 
 def frames_to_images(frames: np.ndarray, device: torch.device) -> Tensor:
-    """frames (T,H,W,3) uint8 -> (T,3,H,W) float32 in [0,1], on the device."""
-    return frames_to_uint8_images(frames, device) / 255
-
-
-def frames_to_uint8_images(frames: np.ndarray, device: torch.device) -> Tensor:
     """frames (T,H,W,3) uint8 -> (T,3,H,W) uint8, on the device."""
     images = torch.from_numpy(np.require(frames, requirements=("C_CONTIGUOUS", "WRITEABLE")))
     if device.type == "cuda":

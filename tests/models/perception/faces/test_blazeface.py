@@ -98,7 +98,7 @@ def test_the_face_of_the_astronaut_is_found(detector, astronaut):
 @pytest.mark.parametrize("net", ["short", "full"])
 def test_box_and_key_points_of_the_astronaut_are_the_recorded_ones(detector, astronaut, net):
     golden = GOLDEN["astronaut"]
-    images = blazeface.frames_to_uint8_images(astronaut[None], torch.device("cpu"))
+    images = blazeface.frames_to_images(astronaut[None], torch.device("cpu"))
     (found,) = {"short": detector._short_range, "full": detector._full_range}[net](images)
     assert len(found) == 1
     np.testing.assert_allclose(found[0, :4], golden[f"{net}_box"], atol=0.3)
@@ -167,7 +167,7 @@ def test_there_is_no_face_in_pictures_of_other_things(on_litert, picture):
 def test_a_cat_that_the_detector_takes_for_a_face_is_dropped_by_the_mesh(on_litert):
     from skimage import data
 
-    images = blazeface.frames_to_uint8_images(data.chelsea()[None], torch.device("cpu"))
+    images = blazeface.frames_to_images(data.chelsea()[None], torch.device("cpu"))
     cat = blazeface._detection_rows(on_litert._short_range(images)[0])
     assert cat[:, 4] == pytest.approx([0.58], abs=0.01)
     assert [len(rows) for rows in on_litert._drop_without_face(images, [cat])] == [0]
@@ -177,7 +177,7 @@ def test_what_is_not_sure_and_no_face_to_the_mesh_is_dropped(on_litert, astronau
     """One box in the picture of a cat and in that of a face, both as sure."""
     from skimage import data
 
-    images = blazeface.frames_to_uint8_images(
+    images = blazeface.frames_to_images(
         np.stack([data.chelsea()[:300, 100:400], astronaut[:300, 100:400]]), torch.device("cpu")
     )
     face = on_litert.detect(images[1:].permute(0, 2, 3, 1).numpy())[0]
