@@ -36,6 +36,13 @@ DLIB_EYELID_WEIGHT = 1.0
 """In fits to dlib's landmarks, whose lids hardly follow a blink."""
 
 
+EMBEDDED_REPLACEMENTS = {
+    "s3fd": "mp_face", "mtcnn": "mp_face",
+    **dict.fromkeys(("fan2d", "fan2d_flip", "fan25d", "fan3d"), "mesh468_iris"),
+}  # fmt: skip
+"""A detector or landmarker whose weights a user must get -> the embedded one that a run can name instead."""
+
+
 class NetRequirements(NamedTuple):
     """What the key of a node that uses nets holds, and whether one of them runs on a GPU."""
 

@@ -67,6 +67,19 @@ def test_plan_accepts_the_run_file(name, tmp_path):
         assert node in planned.output
 
 
+def test_without_the_weights_of_face_alignment_the_settings_of_the_embedded_nets_are_named(tmp_path):
+    sets = ("--set", "data.main.source=synthetic", "--set", f"runtime.store={tmp_path}")
+    told = CliRunner().invoke(main, ["plan", str(FILES["fsrt_2src"]), *sets]).output.splitlines()
+    (refusal,) = [line for line in told if line.startswith("a run will not start: weights fan2d")]
+    named = ("keypoints.main.landmarker=mesh468_iris", "keypoints.main.detector=mp_face")
+    for setting in named:
+        assert f"; to do without: --set {setting}" in refusal
+    sets += tuple(word for setting in named for word in ("--set", setting))
+    told = CliRunner().invoke(main, ["plan", str(FILES["fsrt_2src"]), *sets]).output
+    assert "fan2d" not in told
+    assert "s3fd" not in told
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_item_1_parameter_counts_are_the_papers(name):
     net = fsrt(name).net

@@ -10,7 +10,10 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from models import MODELS
+from models.perception import NETS
 from models.weights import WeightsFile, find_third_party_weights
 from pipelines import config as configuration
 from pipelines.engine import messages, symbols
@@ -21,7 +24,7 @@ from pipelines.engine.fingerprint import (
     package_version,
     resolve_entry_point,
 )
-from pipelines.engine.keys import hash_json
+from pipelines.engine.keys import hash_json, lookup_setting
 from pipelines.engine.node import Graph
 from pipelines.engine.node_plan import NodePlan
 from pipelines.engine.plan import Planner, PlanOptions
@@ -29,7 +32,7 @@ from pipelines.engine.setting_renames import SettingRenames
 from pipelines.engine.source_code import SourceSymbolIndex
 from pipelines.errors import UserError
 from pipelines.graph import build_graph
-from pipelines.nets import DLIB_LIMITS, MEDIAPIPE_INSTALL_COMMAND, face_nets_here
+from pipelines.nets import DLIB_LIMITS, EMBEDDED_REPLACEMENTS, MEDIAPIPE_INSTALL_COMMAND, face_nets_here
 from pipelines.runs import old_settings
 from pipelines.runs.graph_builder import recordings_nodes_by_corpus
 from pipelines.runs.snapshot import CODE_ROOT, PROJECT_PACKAGES
@@ -163,7 +166,26 @@ class RunSession:
 
     def missing_weights(self, plans: Mapping[str, NodePlan]) -> str:
         """One line: which of those that a run of these nodes must have are not here, and how to get them."""
-        return "; ".join(weight_files.describe_missing_weights(self.store, self.required_weights(plans)))
+        instead = self.embedded_nets_instead(plans)
+        wanted = [
+            replace(one, instead=" ".join(instead[one.id])) if one.id in instead else one
+            for one in self.required_weights(plans)
+        ]
+        return "; ".join(weight_files.describe_missing_weights(self.store, wanted))
+
+    def embedded_nets_instead(self, plans: Mapping[str, NodePlan]) -> dict[str, list[str]]:
+        """Weights of detectors and landmarkers that nodes at work ask for -> the settings by which an
+        embedded net takes their place."""
+        found: dict[str, list[str]] = {}
+        at_work = [plan.node for plan in plans.values() if plan.has_work]
+        for path in dict.fromkeys(path for node in at_work for path in node.config.values()):
+            settings = lookup_setting(self.config, path)
+            for name in configuration.NET_SETTINGS:
+                net = getattr(settings, name, None)
+                if isinstance(net, str) and net in EMBEDDED_REPLACEMENTS:
+                    for one in NETS[net].weights:
+                        found.setdefault(one, []).append(f"--set {path}.{name}={EMBEDDED_REPLACEMENTS[net]}")
+        return found
 
     def missing_packages(self, plans: Mapping[str, NodePlan]) -> str:
         """One line: which packages of the nets and files of these nodes are not installed."""
