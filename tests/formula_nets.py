@@ -97,3 +97,42 @@ def write_package_cache(weights: Mapping[str, Path], torch_home: Path) -> None:
         aside = folder / f"{CACHED[weights_id]}.part"
         torch.save(tensors, aside)
         aside.replace(folder / CACHED[weights_id])
+
+
+MTCNN_BIASES = {"pnet.conv4_1": 0.75, "rnet.dense5_1": 0.5, "onet.dense6_1": 0.5}
+"""Of a face's logit alone: so many candidates pass that every rule of the cascade counts."""
+
+
+def mtcnn_states():
+    """Weights id -> a state dict in the layout of facenet-pytorch's files, the same numbers at every call."""
+    from models.perception.faces import mtcnn
+
+    kinds = {"pnet": mtcnn.ProposalNet, "rnet": mtcnn.RefineNet, "onet": mtcnn.OutputNet}
+    states = {}
+    for seed, (name, kind) in enumerate(kinds.items()):
+        random = np.random.default_rng(seed)
+        shapes = {key: tuple(tensor.shape) for key, tensor in kind().state_dict().items()}
+        if name == "onet":
+            shapes |= {"dense6_3.weight": (10, 256), "dense6_3.bias": (10,)}
+        state = {}
+        for key, shape in sorted(shapes.items()):
+            layer, _, what = key.rpartition(".")
+            values = random.normal(size=shape) * (1.4 / np.sqrt(max(1, np.prod(shape[1:]))))
+            if what == "bias":
+                values *= 0
+            elif len(shape) == 1:  # of a PReLU
+                values = np.full(shape, 0.25)
+            if f"{name}.{layer}" in MTCNN_BIASES and what == "bias":
+                values[1] = MTCNN_BIASES[f"{name}.{layer}"]
+            if shape[0] == 4:  # corrections of a tenth of a side
+                values *= 0.2
+            state[key] = torch.from_numpy(values.astype(np.float32))
+        states[f"mtcnn_{name}"] = state
+    return states
+
+
+def mtcnn_frames():
+    """(2,96,140,3) uint8: waves in three colours, for the figures of tests/golden/mtcnn.json."""
+    t, y, x, c = np.meshgrid(np.arange(2), np.arange(96), np.arange(140), np.arange(3), indexing="ij")
+    waves = np.sin((x + 2 * y + 31 * t) / 7 + c) + np.cos((3 * x - y) / 11 - 2 * c * t) + np.sin(x * y / 300)
+    return (127.5 + 42 * waves).clip(0, 255).astype(np.uint8)

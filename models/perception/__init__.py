@@ -109,6 +109,12 @@ NETS: dict[str, NetEntry] = {
         packages=(*_CROPS, "scipy"),
     ),
     "s3fd": NetEntry("models.perception.faces.s3fd:load_s3fd", ("s3fd",), gpu=True, packages=_FAN),
+    "mtcnn": NetEntry(
+        "models.perception.faces.mtcnn:load_mtcnn",
+        ("mtcnn_pnet", "mtcnn_rnet", "mtcnn_onet"),
+        gpu=True,
+        packages=_TORCH,
+    ),
     "fan2d": NetEntry("models.perception.faces.fan:load_fan_2d", ("fan2d",), gpu=True, packages=_FAN),
     "fan2d_flip": NetEntry(
         "models.perception.faces.fan:load_fan_2d_flip", ("fan2d",), gpu=True, packages=_FAN

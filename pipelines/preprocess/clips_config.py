@@ -38,9 +38,10 @@ class ClipsConfig(Struct, frozen=True, kw_only=True):
     increase: float = 0.1
     """voxceleb rules: growth of what a found face's boxes cover on each side, in its sides. Boxes given by
     the source bring their growth along."""
-    detector: Literal["mp_face", "dlib_hog", "dlib_ladder", "s3fd"] = "mp_face"
+    detector: Literal["mp_face", "dlib_hog", "dlib_ladder", "s3fd", "mtcnn"] = "mp_face"
     """Net that finds faces where the source gives no tracks. mp_face: MediaPipe's detectors, for near, far
-    and small faces, and in profile; dlib_ladder tries a CNN where HOG sees none."""
+    and small faces, and in profile; dlib_ladder tries a CNN where HOG sees none; mtcnn: facenet-pytorch's,
+    which HeadGAN's clips are cut by."""
     detect_every: int = 5
     """Frames between detections; boxes between them are interpolated."""
     detect_size: int = 512
