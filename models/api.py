@@ -264,7 +264,7 @@ class Phase(Struct, frozen=True, kw_only=True):
     """By name, in the order in which they are computed and move; null drops one. The first is what
     `loss/total`, `gradient_norm` and `learning_rate` are logged of."""
     frames_from: str = "clips"
-    """The family whose frames the clips show: `clips`, or a view."""
+    """The family whose frames the clips show: `clips`, or `views.NAME` of an instance of views."""
     uses: dict[str, str] = field(default_factory=dict)
     """Name -> what the task is handed frozen under that name (`Task.use`): "phase", the checkpoint of an
     earlier phase, "model.phase", that of another model of the run, or "weights.<id>", a released file."""
@@ -292,6 +292,8 @@ class Phase(Struct, frozen=True, kw_only=True):
     def _check_sizes(self) -> None:
         _steps("", steps=(self.steps, 1), batch=(self.batch, 1), validate_every=(self.validate_every, 1),
                validation_samples=(self.validation_samples, 1))  # fmt: skip
+        if self.frames_from != "clips" and self.frames_from.removeprefix("views.") in ("", self.frames_from):
+            raise ValueError(f"frames_from {self.frames_from!r}: expected clips, or views. and a view's name")
         if self.batch % self.samples_per_chunk:
             raise ValueError(f"chunk {self.chunk} does not divide batch {self.batch}")
 

@@ -77,6 +77,8 @@ class TaskSpec(Struct, frozen=True, kw_only=True):
     """Tables that the task samples from besides "clips": name -> the families of `ModelSpec.reads` that are
     joined in it, by key, where the phase reads them. All other families are joined in "clips". A table of
     nothing is not there."""
+    packages: tuple[str, ...] = ("torch",)
+    """Third-party packages that the task computes with."""
 
 
 class CheckpointUse(Struct, frozen=True):
@@ -222,6 +224,9 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
         own = self.nodes(config)
         for family, fields in self.driving_reads(config).items():
             read = {field for one in reads for field in one.get(family, ())}
+            if family == "clips" and any("frames" in one.get(phase.frames_from, ())
+                                         for phase, one in zip(phases, reads, strict=True)):  # fmt: skip
+                read.add("frames")  # a view shows those of the clips, cut in another way
             if family not in own and reads and (unread := sorted(set(fields) - read)):
                 raise self._error(
                     f"driving_reads names {', '.join(unread)} of {family}, which no phase reads; add them to "

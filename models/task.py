@@ -36,6 +36,11 @@ class Clip(Protocol):
         """A whole field of a family the phase reads (storage/shards.py), e.g. landmarks (T,68,2)."""
         ...
 
+    def read_points(self, name: str, indices: Sequence[int]) -> np.ndarray:
+        """Points of those frames, of a field (T,K,2) in pixels of the family `clips` -> (n,K,2) in pixels of
+        what `frames` shows, which may be a view (`Phase.frames_from`)."""
+        ...
+
 
 class TrainingTable(Protocol):
     """Rows that a task samples from: the clips of the corpus, a bank of seeds, inverted codes, pairs of clips

@@ -236,7 +236,7 @@ def add_training(run: GraphBuilder, model: str, others: Mapping[str, Mapping[str
                   config={f"{spec.name}.{path}": f"{model}.{path}" for path in paths}
                   | run.stage_config_paths(model, spec.extra_sections(section)),
                   key_values=key_values, resumable_budget=f"{spec.name}.phases.{phase}.steps",
-                  code=(*FINGERPRINTED_TRAINING_FUNCTIONS, *code), nets=nets, packages=("torch",),
+                  code=(*FINGERPRINTED_TRAINING_FUNCTIONS, *code), nets=nets, packages=task.packages,
                   weights=tuple(dict.fromkeys(file for one in released for file in one.files)))
         # fmt: on
         trained[phase] = f"train.{model}.{phase}"

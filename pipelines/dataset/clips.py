@@ -45,6 +45,12 @@ class Clips:
     def __reduce__(self) -> tuple[Any, ...]:
         return (Clips, (self.clips, self.fields))
 
+    @property
+    def shows_view(self) -> bool:
+        """Whether the frames are those of a view, whose own numbers of pixels and frames `affine` and
+        `frame_at` tell."""
+        return self.fields.get("affine") is self.clips
+
     def read(self, key: str, name: str) -> Any:
         """A whole field of a clip; small ones are read again and again, so the last ones stay decoded."""
         with self._lock:
@@ -71,6 +77,20 @@ class StoredClip:
 
     def read_field(self, name: str) -> Any:
         return self.stored.read(self.key, name)
+
+    def read_points(self, name: str, indices: Sequence[int]) -> np.ndarray:
+        points = self.read_field(name)
+        if not self.stored.shows_view:
+            return points[indices]
+        affine, frame_at = self.read_field("affine"), self.read_field("frame_at")
+        return map_points_to_view(points, affine[indices], frame_at[indices])
+
+
+def map_points_to_view(points: np.ndarray, affine: np.ndarray, frame_at: np.ndarray) -> np.ndarray:
+    """points (T,K,2) in pixels of a clip's frames -> (n,K,2) in pixels of n frames of its view, by their
+    affine (n,2,3) and frame_at (n,)."""
+    affine = np.asarray(affine, np.float64)
+    return np.einsum("nij,nkj->nki", affine[:, :, :2], points[frame_at]) + affine[:, None, :, 2]
 
 
 def open_clip_families(

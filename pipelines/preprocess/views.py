@@ -3,7 +3,8 @@ none.
 
 A view is a family with the keys of `clips`. Beside `frames` it holds `frame_at` (which frame of the clip
 each one shows) and `affine` (pixels of the clip -> pixels of the view, for each), so that landmarks are found
-once: `map_points(landmarks, sample)`. Frames are cut from the recording itself, never from the clip.
+once: `map_points_to_view` (pipelines/dataset/clips.py). Frames are cut from the recording itself, never from
+the clip.
 
 | recipe | crop | side | frames | for |
 |---|---|---|---|---|
@@ -101,12 +102,6 @@ def _squares(
                 "affine": np.tile(affine, (meta["frames"], 1, 1)),
                 "frame_at": np.arange(meta["frames"], dtype=np.int32),
             }
-
-
-def map_points_to_view(points: np.ndarray, view: Sample) -> np.ndarray:
-    """points (T,K,2) in pixels of a clip's frames -> (n,K,2) in pixels of the n frames of its view."""
-    affine = np.asarray(view["affine"], np.float64)
-    return np.einsum("nij,nkj->nki", affine[:, :, :2], points[view["frame_at"]]) + affine[:, None, :, 2]
 
 
 # --- faces in a square of their own -------------------------------------------------------------------------

@@ -49,7 +49,8 @@ def find_needed_instances(config: RunConfig) -> NeededInstances:
             stage, _, view = role.partition(".")
             if stage in STAGE_INSTANCE_SECTIONS:
                 name = view or getattr(section, STAGE_INSTANCE_SECTIONS[stage])
-                add(corpus, stage, name, f"{model}.{STAGE_INSTANCE_SECTIONS[stage]}")
+                setting = "phases.*.frames_from" if view else STAGE_INSTANCE_SECTIONS[stage]
+                add(corpus, stage, name, f"{model}.{setting}")
 
     for model in config.models:
         spec, section = config.model_spec(model), getattr(config, model)

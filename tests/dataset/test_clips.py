@@ -39,6 +39,23 @@ def test_frames_are_those_of_the_node_of_which_frames_are_read(inputs, family):
     np.testing.assert_array_equal(shown[0].frames([0, 1]), expected)
 
 
+def test_points_are_in_pixels_of_the_frames_that_are_shown(inputs, family):
+    """A view of every other frame, the second last first, of twice the size about another corner."""
+    key, reads = family.keys[0], {"keypoints": ("landmarks",)}
+    points = family.samples[key]["landmarks"]
+    affine = np.array([[2, 0, -3], [0, 2, 5]], np.float32)
+    frame_at = np.array([4, 0, 2], np.int32)
+    view = {"frames": family.samples[key]["frames"][frame_at], "affine": affine[None].repeat(3, axis=0),
+            "frame_at": frame_at}  # fmt: skip
+    inputs["views"] = artifact({key: view})
+    plain, _ = open_clip_families(inputs, reads | {"clips": ("frames",)})
+    shown, _ = open_clip_families(inputs, reads | {"views": ("frames", "affine", "frame_at")})
+    np.testing.assert_array_equal(StoredClip(plain, key).read_points("landmarks", [3, 1]), points[[3, 1]])
+    clip = StoredClip(shown, key)
+    assert clip.length == 3
+    np.testing.assert_allclose(clip.read_points("landmarks", [2, 0, 0]), points[[2, 4, 4]] * 2 + [-3, 5])
+
+
 def test_a_field_is_read_once_and_kept(inputs, family):
     clips, keys = open_clip_families(inputs, {"clips": ("frames",), "keypoints": ("landmarks",)})
     clip = StoredClip(clips, keys[0])

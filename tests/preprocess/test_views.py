@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipelines import media
+from pipelines.dataset.clips import map_points_to_view
 from pipelines.errors import Rejected
 from pipelines.preprocess.clips import ClipsConfig, FrameCodecConfig, cut_clips
 from pipelines.preprocess.views import (
@@ -15,7 +16,6 @@ from pipelines.preprocess.views import (
     cut_vox512,
     cut_vox_max,
     face_square,
-    map_points_to_view,
 )
 from storage.shards import encode_sample
 from tests.video_files import RUNTIME
@@ -92,7 +92,7 @@ def test_mapped_landmarks_land_on_the_same_picture(video, name, box, more):
     settings = config(**more)
     inputs = inputs_of(video, box, settings)
     (view,) = STAGES[name](inputs, getattr(settings.views, name), {}, RUNTIME)
-    points = map_points_to_view(inputs["keypoints"][0]["landmarks"], view)
+    points = map_points_to_view(inputs["keypoints"][0]["landmarks"], view["affine"], view["frame_at"])
     inner = 0
     for frame, (x, y) in zip(view["frames"].decode(), points[:, 5], strict=True):
         if 8 < x < frame.shape[1] - 8 and 8 < y < frame.shape[0] - 8:
@@ -110,7 +110,7 @@ def test_a_pixel_of_the_clip_and_of_the_view_is_one_of_the_recording(video, name
     inputs = inputs_of(video, [100, 40, 260, 200], settings)
     (view,) = STAGES[name](inputs, getattr(settings.views, name), {}, RUNTIME)
     base = np.random.default_rng(0).uniform(0, 64, (50, 4, 2))
-    there = map_points_to_view(base, view)
+    there = map_points_to_view(base, view["affine"], view["frame_at"])
     crop = inputs["clips"][0]["crop"][0].astype(float)
     source = crop[:2] + base[view["frame_at"]] * (crop[2:] - crop[:2]) / 64
     if name == "ffhq256":
