@@ -137,9 +137,32 @@ def test_frames_of_a_view_are_refused_and_not_replaced_by_those_of_the_clips():
 def test_frames_from_a_view_that_the_spec_does_not_read_are_refused():
     with pytest.raises(
         UserError,
-        match=r"fsrt.phases.warmup.frames_from is views.vox512, but the phase reads frames of clips;",
+        match=r"headgan.phases.decay.frames_from is views.vox512, but the phase reads frames of clips;",
     ):
-        build_graph(load_config(DEMO, ["fsrt.phases.warmup.frames_from=views.vox512"]).config)
+        build_graph(load_config(DEMO, ["headgan.phases.decay.frames_from=views.vox512"]).config)
+
+
+def test_fsrt_reads_the_frames_of_the_view_that_a_phase_names():
+    sets = ["models=[fsrt]", "fsrt.phases.perceptual.frames_from=views.vox_max"]
+    graph = build_graph(load_config(DEMO, sets).config)
+    found = {name: node.reads for name, node in graph.nodes.items() if name.startswith("train.")}
+    assert found["train.fsrt.perceptual"]["views.vox_max"].fields == ("frames", "affine", "frame_at")
+    assert "clips" not in found["train.fsrt.perceptual"]
+    assert found["train.fsrt.warmup"]["clips"].fields == ("frames",)
+    assert {"opencv-python", "torch"} <= set(graph["train.fsrt.perceptual"].packages)
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("views.vox9", r"fsrt.phases.\*.frames_from names 'vox9', but views has vox_max, vox512, ffhq256"),
+        ("views", "frames_from 'views': expected clips, or views. and a view's name"),
+        ("keypoints.main", "frames_from 'keypoints.main': expected clips, or views. and a view's name"),
+    ],
+)
+def test_frames_of_what_is_no_view_of_the_run_are_refused(named, message):
+    with pytest.raises(UserError, match=message):
+        build_graph(load_config(DEMO, [f"fsrt.phases.warmup.frames_from={named}"]).config)
 
 
 # --- nodes of a model's own ---

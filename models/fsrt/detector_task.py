@@ -1,8 +1,7 @@
 """Distilling FSRT's keypoint detector from the data's own 68 landmarks. Ours: the paper takes FOMM's, frozen.
 
-Each of the 10 keypoints is a fixed mean of landmarks. Batch: frames (B,1,S,S,3) uint8, target (B,K,2) on the
-cropped frame, crop (B,4), colours (B,8). K keypoints, S frame side, D detector side, G cells of a heatmap's
-side.
+Each of the 10 keypoints is a fixed mean of landmarks. Batch: whole and cropped (B,1,D,D,3) uint8, target
+(B,K,2) on the cropped frame, colours (B,8). K keypoints, D detector side, G cells of a heatmap's side.
 """
 
 from __future__ import annotations
@@ -62,10 +61,10 @@ class KeypointTask(StatelessTask):
     def sample(
         self, rng: np.random.Generator, tables: Mapping[str, TrainingTable], training: bool
     ) -> Sample | None:
-        """frames (1,S,S,3), target (K,2) on the cropped frame, crop (4,), colours (8,)"""
+        """whole and cropped (1,D,D,3), target (K,2) on the cropped frame, colours (8,)"""
         clip = tables["clips"].pick_clip(rng)
         index = [int(rng.integers(clip.length))]
-        landmarks = clip.read_field("landmarks")[index]
+        landmarks = clip.read_points("landmarks", index)
         if not np.isfinite(landmarks).all():
             return None
         frames = clip.frames(index)
@@ -84,18 +83,16 @@ class KeypointTask(StatelessTask):
             colours = augment.sample_color_jitter(rng, 1, self.changes.jitter, self.changes.hue)
         scale, shift = augment.frame_to_crop_scale_shift(crop)
         return {
-            "frames": np.ascontiguousarray(frames),
+            "whole": augment.crop_and_resize(frames, np.zeros(4), self.detector.size),
+            "cropped": augment.crop_and_resize(frames, crop, self.detector.size),
             "target": ((landmark_group_means(landmarks[0], side) + shift) * scale).astype(np.float32),
-            "crop": crop,
             "colours": colours[0],
         }
 
     def _detect(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """-> images (B,3,D,D), keypoints (B,K,2), heatmaps (B,K,G,G)"""
-        images = augment.apply_color_jitter(
-            augment.frames_to_images(batch["frames"], self.detector.size), batch["colours"]
-        )
-        images = augment.crop_resize(images[:, 0], batch["crop"], self.detector.size)
+        whole, cropped = (augment.frames_to_images(batch[name]) for name in ("whole", "cropped"))
+        images = augment.apply_color_jitter(cropped, batch["colours"], whole)[:, 0]
         keypoints, _, heatmap = self.net.kp_detector(images)
         return images, keypoints, heatmap
 

@@ -25,6 +25,9 @@ KEYPOINTS_PHASE = Phase(
 )
 
 
+HIGHEST_RESOLUTION = "views.vox_max"
+"""S 7.2: frames "at the highest resolution possible so that the crop is ideally larger than 256 and no detail
+is lost"."""
 WARMUP_DECAY_OPTIMIZER = Optimizer(
     lr=1e-4, schedule=Schedule(warmup=2_500, decay=0.16, decay_steps=4_000_000, step_offset=None)
 )
@@ -36,6 +39,7 @@ WARMUP_PHASE = Phase(
     steps=200_000,  # S 7.2: a warm-up without perceptual and adversarial losses is essential
     batch=24,  # S 7.2: 8 in total was unstable
     chunk=8,  # 8 samples on each of 3 GPUs: covariance over 16 expression vectors
+    frames_from=HIGHEST_RESOLUTION,
     optimizers={"g": WARMUP_DECAY_OPTIMIZER},
     updates={
         "generator": Update(
@@ -60,6 +64,7 @@ PERCEPTUAL_PHASE = Phase(
     steps=300_000,  # C: iterations 200,000 to 499,999
     batch=24,
     chunk=8,
+    frames_from=HIGHEST_RESOLUTION,
     optimizers={"g": WARMUP_DECAY_OPTIMIZER},
     updates={"generator": Update(parts=dict.fromkeys(RENDERER_PARTS, 1.0), losses=WHOLE_IMAGE_PHASE_LOSSES)},
 )
@@ -74,6 +79,7 @@ ADVERSARIAL_PHASE = Phase(
     steps=500_000,
     batch=24,
     chunk=8,
+    frames_from=HIGHEST_RESOLUTION,
     optimizers={"g": WARMUP_DECAY_OPTIMIZER, "d": WARMUP_DECAY_OPTIMIZER},
     updates={
         "generator": Update(

@@ -16,22 +16,27 @@ PHASE_NET_PARTS = {
     "adversarial": (*DETECTOR_PARTS, *RENDERER_PARTS, "discriminator"),
 }
 """Of the net that each phase's task builds."""
+PACKAGES = ("opencv-python", "torch")
 PHASE_TASKS = {
     "keypoints": TaskSpec(
         task="models.fsrt.detector_task:KeypointTask",
         settings=("net.detector", "augment", "seed", "precision"),
+        packages=PACKAGES,
     ),
     "warmup": TaskSpec(
         task="models.fsrt.task:FsrtReenactmentTask",
         settings=("net", "sampling", "augment", "seed", "precision"),
+        packages=PACKAGES,
     ),
     "perceptual": TaskSpec(
         task="models.fsrt.image_task:WholeImageTask",
         settings=("net", "sampling", "augment", "images", "seed", "precision"),
+        packages=PACKAGES,
     ),
     "adversarial": TaskSpec(
         task="models.fsrt.image_task:AdversarialTask",
         settings=("net", "sampling", "augment", "images", "discriminator", "seed", "precision"),
+        packages=PACKAGES,
     ),
 }
 _READER = "models.fsrt.released:read_released_weights"
@@ -57,8 +62,10 @@ def phase_net_parts(config: FsrtConfig, phase: Phase) -> tuple[str, ...]:
 
 
 def phase_family_fields(config: FsrtConfig, phase: Phase) -> FamilyFields:
-    """The detector learns from landmarks; the crops of the other phases are placed by them."""
-    return {"clips": ("frames",), "keypoints": ("landmarks",)}
+    """The detector learns from landmarks; the crops of the other phases are placed by them. Those may read
+    the frames of a view, of which it must be known where the landmarks lie."""
+    frames = ("frames",) if phase.frames_from == "clips" else ("frames", "affine", "frame_at")
+    return {phase.frames_from: frames, "keypoints": ("landmarks",)}
 
 
 def phase_loss_nets(config: FsrtConfig, phase: Phase) -> tuple[str, ...]:

@@ -1,15 +1,17 @@
 """FSRT's training step: self-reenactment (supplement 7), and what inference loads.
 
 A sample is n+1 frames of one clip: n sources and a driving frame, which is also what the net must render.
-Every random number is drawn in `sample`, so the losses are a pure function of batch and weights. Legend: B
+Frames are cropped in `sample`, at the side at which they are stored, so that crops keep their detail.
+Every random number is drawn there too, so the losses are a pure function of batch and weights. Legend: B
 samples, n sources, K keypoints, E expression size, P query pixels, S frame side, I image side, D detector
 side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,9 @@ from models.fsrt.config import Architecture, AugmentConfig, TrainingSampleConfig
 from models.fsrt.network import Fsrt, KeysValues, pixel_grid
 from models.precision import at_least_float32
 from models.task import Batch, Sample, StatelessTask, TrainingTable, TrainStep, ValidationOutput
+
+COLOUR_VERSIONS = 3
+NO_CROP = np.zeros(4, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,18 @@ class AugmentedFrames:
     """(B,) bool: the decoder gets the expression of driving_tight, else of driving"""
     present: Tensor | None = None
     """(B,n) bool: sources that count; None = all"""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameChanges:
+    """What is drawn for the frames of one sample; by default nothing changes."""
+
+    crop: np.ndarray = field(default_factory=NO_CROP.copy)
+    """(4,) of all of its frames, in shares of their side: left, top, right, bottom"""
+    expression_crop: np.ndarray = field(default_factory=NO_CROP.copy)
+    """(4,) of the third view of the driving frame"""
+    colours: np.ndarray = field(default_factory=partial(augment.neutral_color_jitter, COLOUR_VERSIONS))
+    """(3,8): `augment.sample_color_jitter`"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,31 +124,56 @@ class FsrtReenactmentTask(StatelessTask):
                 *range(n),
                 int(rng.integers(n, clip.length)),
             ]  # never a source: that would score a copy
-        landmarks = clip.read_field("landmarks")[indices]
+        landmarks = clip.read_points("landmarks", indices)
         if not np.isfinite(landmarks).all():
             return None
-        frames = clip.frames(indices)
-        side = frames.shape[1]
-        crop, tight = np.zeros(4, np.float32), np.zeros(4, np.float32)
-        colours = augment.neutral_color_jitter(3)
+        frames, changes = clip.frames(indices), FrameChanges()
         if training:
             if rng.random() < self.changes.flip:
                 frames, landmarks = augment.flip_frames_and_landmarks(frames, landmarks)
-            scaled = landmarks * (augment.FRAME_SIZE / side)
-            if rng.random() < self.changes.out_of_frame:
-                crop = augment.sample_out_of_frame_crop(rng, scaled[:n], side)
-            tight = self.sample_expression_view_crop(rng, scaled[n], side)
-            colours = augment.sample_color_jitter(rng, 3, self.changes.jitter, self.changes.hue)
+            changes = self.sample_changes(rng, landmarks, frames.shape[1])
+        return self.make_sample(rng, frames[:n], frames[n], changes, training)
+
+    def sample_changes(self, rng: np.random.Generator, landmarks: np.ndarray, side: int) -> FrameChanges:
+        """landmarks (n+1,68,2) in pixels of frames of `side` pixels, the driving frame's last."""
+        scaled, crop = landmarks * (augment.FRAME_SIZE / side), NO_CROP
+        if rng.random() < self.changes.out_of_frame:
+            crop = augment.sample_out_of_frame_crop(rng, scaled[:-1], side)
+        expression_crop = self.sample_expression_view_crop(rng, scaled[-1], side)
+        colours = augment.sample_color_jitter(rng, COLOUR_VERSIONS, self.changes.jitter, self.changes.hue)
+        return FrameChanges(crop, expression_crop, colours)
+
+    def make_sample(
+        self,
+        rng: np.random.Generator,
+        sources: Iterable[np.ndarray],
+        driving: np.ndarray,
+        changes: FrameChanges,
+        training: bool,
+    ) -> Sample:
+        """The arrays of a sample. sources (n) of (S,S,3), driving (S,S,3) uint8; sides may differ, since each
+        frame is resized from its own.
+        """
+        frames = [*sources, driving]
+        side, detector = self.architecture.image_size, self.architecture.detector.size
+        whole = augment.crop_and_resize(frames, NO_CROP, detector)
+        cropped = {side: whole} if side == detector and not changes.crop.any() else {
+            size: augment.crop_and_resize(frames, changes.crop, size) for size in {side, detector}
+        }  # fmt: skip
         sample = {
-            "frames": np.ascontiguousarray(frames),
-            "crop": crop,
-            "tight_crop": tight,
-            "colours": colours,
+            "whole": whole,
+            "cropped": cropped[side],
+            "driving_tight": augment.crop_and_resize([driving], changes.expression_crop, detector)[0],
+            "crop": changes.crop,
+            "colours": changes.colours,
             "driving_version2": np.array(rng.random() < 0.5),
             "tight": np.array(training and rng.random() < self.changes.cropped_expression),
             **self.sample_pixels(rng),
         }
+        if side != detector:
+            sample["cropped_for_detector"] = cropped[detector]
         if self.sampling.variable != "none":
+            n = self.sampling.sources
             sample["present"] = np.arange(n) < (rng.integers(1, n + 1) if training else n)
         return sample
 
@@ -152,47 +194,43 @@ class FsrtReenactmentTask(StatelessTask):
 
     # --- one step, in the order of the authors' code ---
     def augment_frames(self, batch: Batch) -> AugmentedFrames:
-        side, detector, n = (
-            self.architecture.image_size,
-            self.architecture.detector.size,
-            self.sampling.sources,
-        )
-        frames, present = batch["frames"], batch.get("present")
+        n, present = self.sampling.sources, batch.get("present")
+        names, chosen = ("whole", "cropped", "cropped_for_detector"), slice(None)
         if self.sampling.variable == "one_per_batch" and present is not None:
             # the first sample's number of sources serves the chunk: what is left out needs no mask
-            frames = frames[:, [*range(int(present[0].sum())), n]]
-            n, present = frames.shape[1] - 1, None
-        images = augment.frames_to_images(frames, max(side, detector))  # (B,n+1,3,S,S)
-        first = augment.apply_color_jitter(images, batch["colours"][:, 0])
-        second = augment.apply_color_jitter(images, batch["colours"][:, 1])
-        third = augment.apply_color_jitter(images[:, n:], batch["colours"][:, 2])
+            chosen = [*range(int(present[0].sum())), n]
+            n, present = len(chosen) - 1, None
+        # (B,n+1,3,I,I) or (B,n+1,3,D,D)
+        images = {name: augment.frames_to_images(batch[name][:, chosen]) for name in names if name in batch}
+        whole, rendered_size = images["whole"], images["cropped"]
+        cropped = images.get("cropped_for_detector", rendered_size)
+        tight = augment.frames_to_images(batch["driving_tight"].unsqueeze(1))  # (B,1,3,D,D)
+
+        def change_colours(images: Tensor, version: int, whole: Tensor | None) -> Tensor:
+            return augment.apply_color_jitter(images, batch["colours"][:, version], whole)
+
+        first = change_colours(cropped, 0, whole)
+        rendered_size = first if cropped is rendered_size else change_colours(rendered_size, 0, whole)
+        second, second_full = change_colours(cropped, 1, whole), change_colours(whole, 1, None)
+        third = change_colours(tight, 2, whole[:, n:])
         crop = batch["crop"]
-
-        def resize(images: Tensor, crop: Tensor | None, size: int) -> Tensor:
-            each = None if crop is None else crop.repeat_interleave(images.shape[1], 0)
-            return augment.crop_resize(images.flatten(0, 1), each, size).unflatten(0, images.shape[:2])
-
-        rendered_size = resize(first, crop, side)
-        first = rendered_size if side == detector else resize(first, crop, detector)
-        second_full = resize(second, None, detector)
-        second = resize(second, crop, detector)
         use_second = batch["driving_version2"]
-        cropped = (crop != 0).any(1)
+        moved = (crop != 0).any(1)
         # without crops keypoints come from the very view that gives the expression
-        driving_moved = cropped | ~use_second if self.changes.out_of_frame else cropped
+        driving_moved = moved | ~use_second if self.changes.out_of_frame else moved
         if not self.architecture.uses_keypoints:  # nobody asks where they are
-            cropped = driving_moved = torch.zeros_like(cropped)
+            moved = driving_moved = torch.zeros_like(moved)
         return AugmentedFrames(
             sources=rendered_size[:, :n],
             target=rendered_size[:, n],
             sources1=first[:, :n],
             sources2=second[:, :n],
             driving=torch.where(use_second.view(-1, 1, 1, 1), second[:, n], first[:, n]),
-            driving_tight=resize(third, batch["tight_crop"], detector)[:, 0],
+            driving_tight=third[:, 0],
             sources2_full=second_full[:, :n],
             driving2_full=second_full[:, n],
             crop=crop,
-            source_moved=cropped,
+            source_moved=moved,
             driving_moved=driving_moved,
             tight=batch["tight"],
             present=present,

@@ -192,8 +192,8 @@ class Person:
     def frames(self, indices):
         return self.rng.integers(0, 256, (len(indices), self.side, self.side, 3), dtype=np.uint8)
 
-    def read_field(self, name):
-        return (self.side * self.rng.uniform(0.35, 0.65, (self.length, 68, 2))).astype(np.float32)
+    def read_points(self, name, indices):
+        return (self.side * self.rng.uniform(0.35, 0.65, (len(indices), 68, 2))).astype(np.float32)
 
 
 def loop_step(net, phase, device, precision):

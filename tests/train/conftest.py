@@ -171,7 +171,7 @@ class Lab:
         optimizer = Optimizer(lr=1e-3, schedule=Schedule(warmup=2))
         quick = {
             "steps": 6, "batch": 4, "chunk": 2, "optimizers": {"g": optimizer, "d": optimizer},
-            "validate_every": 4,
+            "validate_every": 4, "frames_from": "clips",
         }  # fmt: skip
         if (losses := changes.pop("losses", None)) is not None:
             changes["updates"] = with_update(PHASES[phase], losses=losses).updates

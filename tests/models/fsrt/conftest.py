@@ -128,6 +128,9 @@ class FakeClip:
         assert name == "landmarks"
         return self.landmarks
 
+    def read_points(self, name: str, indices) -> np.ndarray:
+        return self.read_field(name)[list(indices)]
+
 
 @pytest.fixture
 def clip() -> FakeClip:

@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import laplace
+from skimage.color import hsv2rgb, rgb2hsv
+from torch.nn import functional as F
 
 from models.fsrt import augment
 
@@ -14,17 +17,64 @@ def test_crop_arithmetic_of_the_official_loader(golden):
     np.testing.assert_allclose(shift, expected["shift"], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("side", "size"), [(90, 80), (64, 80), (160, 80), (200, 64)])
+def test_a_crop_is_cut_to_whole_pixels_and_resized_once(side, size):
+    frames = [np.random.default_rng(i).integers(0, 256, (side, side, 3), dtype=np.uint8) for i in range(2)]
+    crop = augment.normalize_crop_margins((30, 0, 17, 60), side)
+    left, top, right, bottom = (round(px * side / 256) for px in (30, 0, 17, 60))
+    for frame, seen in zip(frames, augment.crop_and_resize(frames, crop, size), strict=True):
+        cut = torch.from_numpy(frame[top : side - bottom, left : side - right]).permute(2, 0, 1)[None]
+        expected = F.interpolate(cut.double(), (size, size), mode="bilinear", align_corners=False)[0]
+        np.testing.assert_allclose(
+            seen, expected.permute(1, 2, 0), atol=1
+        )  # 8 bits, and OpenCV's fixed point
+
+
+def test_frames_of_several_sides_become_one_array():
+    frames = [np.full((side, side, 3), side, np.uint8) for side in (40, 64, 90)]
+    seen = augment.crop_and_resize(frames, np.array([0.1, 0.2, 0.3, 0.0]), 64)
+    assert (seen == np.array([40, 64, 90])[:, None, None, None]).all()
+
+
 def test_a_point_lands_on_the_same_picture_content():
-    frame = torch.zeros(1, 3, 64, 64)
-    frame[:, :, 20, 40] = 1
+    frame = np.zeros((64, 64, 3), np.uint8)
+    frame[20, 40] = 255
     point = np.array([(40.5 / 64) * 2 - 1, (20.5 / 64) * 2 - 1])
     crop = np.array([0.25, 0.125, 0.125, 0.25], np.float32)
-    seen = augment.crop_resize(frame, torch.from_numpy(crop)[None], 80)[0, 0]  # 40 columns and rows become 80
+    seen = augment.crop_and_resize([frame], crop, 80)[0, ..., 0]  # 40 columns and rows become 80
     scale, shift = augment.frame_to_crop_scale_shift(crop)
     x, y = ((point + shift) * scale + 1) / 2 * 80
-    rows, columns = torch.nonzero(seen == seen.max(), as_tuple=True)
-    assert abs(columns.double().mean() + 0.5 - x) < 0.51
-    assert abs(rows.double().mean() + 0.5 - y) < 0.51
+    rows, columns = np.nonzero(seen == seen.max())
+    assert abs(columns.mean() + 0.5 - x) < 0.51
+    assert abs(rows.mean() + 0.5 - y) < 0.51
+
+
+def sharpness(picture: np.ndarray) -> float:
+    """Variance of the Laplacian of the grey values."""
+    return laplace(picture.astype(float).mean(-1)).var()
+
+
+@pytest.mark.parametrize("cut", [(26, 20, 25, 31), (60, 50, 43, 53), (64, 30, 64, 98)])
+def test_crops_keep_the_detail_of_the_stored_frame(cut):
+    """Stripes of 3 to 6 px, which a frame of half the side cannot show: cut first, resized once, they are as
+    sharp as in floats; reduced to 256 px before they are cut, they would not be."""
+    y, x = np.mgrid[:512, :512] / 512
+    wave = np.sin(512 * (x + x**2 / 2)) + np.sin(512 * (y + x * y / 2))
+    frame = np.rint(127.5 + 60 * wave)[..., None].repeat(3, -1).astype(np.uint8)
+    left, top, right, bottom = (2 * pixels for pixels in cut)
+    box = (slice(top, 512 - bottom), slice(left, 512 - right))
+
+    def resized(picture: np.ndarray, side: int) -> np.ndarray:
+        rows = torch.from_numpy(picture).permute(2, 0, 1)[None].double()
+        return F.interpolate(rows, (side, side), mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
+
+    crop = augment.normalize_crop_margins(cut, 512)
+    seen = augment.crop_and_resize([frame], crop, 256)[0]
+    published = sharpness(resized(frame[box], 256).numpy())
+    assert sharpness(seen) == pytest.approx(published, rel=0.03)
+    reduced = resized(frame, 256).numpy()
+    too_early = resized(reduced[cut[1] : 256 - cut[3], cut[0] : 256 - cut[2]], 256).numpy()
+    assert sharpness(too_early) < 0.7 * published
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -55,6 +105,7 @@ def test_mirroring_twice_changes_nothing(clip):
     frames, landmarks = clip.images[:2], clip.landmarks[:2]
     once = augment.flip_frames_and_landmarks(frames, landmarks)
     assert (once[0] == frames[:, :, ::-1]).all()
+    assert (once[1][:, 36, 0] == frames.shape[2] - landmarks[:, 45, 0]).all()  # the eyes' outer corners
     twice = augment.flip_frames_and_landmarks(*once)
     assert (twice[0] == frames).all()
     np.testing.assert_allclose(twice[1], landmarks, atol=1e-4)
@@ -92,3 +143,54 @@ def test_one_set_of_colours_serves_all_frames_of_a_sample():
     colours = torch.from_numpy(augment.sample_color_jitter(np.random.default_rng(0), 1, 0.1, 0.1))
     both = augment.apply_color_jitter(image.expand(-1, 2, -1, -1, -1), colours)
     assert torch.equal(both[:, 0], both[:, 1])
+
+
+def jitter_whole_frame(frame: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """frame (S,S,3) in [0,1] -> the same, changed by numpy and scikit-image as the authors' transforms do."""
+    grey = np.array([0.299, 0.587, 0.114])
+    for number in colours[4:].astype(int):
+        factor = float(colours[number])
+        if number == 0:
+            frame = frame * factor
+        elif number == 1:
+            frame = factor * frame + (1 - factor) * (frame @ grey).mean()
+        elif number == 2:
+            frame = factor * frame + (1 - factor) * (frame @ grey)[..., None]
+        else:
+            hsv = rgb2hsv(frame)
+            frame = hsv2rgb(np.stack([(hsv[..., 0] + factor) % 1, hsv[..., 1], hsv[..., 2]], -1))
+        frame = frame.clip(0, 1)
+    return frame
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_crop_changes_colour_as_if_cut_out_of_the_changed_frame(seed):
+    """Contrast turns about the mean of the whole frame, of which the crop shows the bright half."""
+    rng, side, size = np.random.default_rng(seed), 192, 96
+    y, x = np.mgrid[:side, :side] / side
+    wave = np.stack([np.sin(3 * x + 2 * y), np.cos(4 * y - x), np.sin(2 * x * y + 1)], -1)
+    frame = np.rint((0.35 + 0.15 * wave + 0.3 * (x > 0.5)[..., None]) * 255).astype(np.uint8)
+    crop = np.array([0.5, 0.125, 0.0, 0.25], np.float32)
+    colours = augment.sample_color_jitter(rng, 1, 0.4, 0.2)
+    changed = jitter_whole_frame(frame / 255, colours[0])
+    cut = torch.from_numpy(changed[24:144, 96:192]).permute(2, 0, 1)[None]
+    expected = F.interpolate(cut, (size, size), mode="bilinear", align_corners=False)[0]
+    whole, cropped = (
+        augment.frames_to_images(torch.from_numpy(augment.crop_and_resize([frame], one, size))[None])
+        for one in (np.zeros(4), crop)
+    )
+    seen = augment.apply_color_jitter(cropped, torch.from_numpy(colours), whole)[0, 0]
+    apart = (seen - expected).abs()
+    assert apart.max() < 3 / 255
+    assert apart.mean() < 0.6 / 255
+    alone = augment.apply_color_jitter(cropped, torch.from_numpy(colours))[0, 0]
+    if abs(colours[0, 1] - 1) > 0.1:
+        assert (alone - expected).abs().mean() > 2 * apart.mean()
+
+
+def test_colours_of_the_whole_frame_are_not_changed_in_place():
+    whole = torch.rand(1, 1, 3, 8, 8)
+    before = whole.clone()
+    colours = torch.from_numpy(augment.sample_color_jitter(np.random.default_rng(0), 1, 0.4, 0.2))
+    augment.apply_color_jitter(whole[..., 2:6], colours, whole)
+    assert torch.equal(whole, before)

@@ -15,7 +15,10 @@ from tests.models.one_pass import with_losses
 
 @pytest.mark.parametrize("phase", PHASES.values(), ids=PHASES)
 def test_every_phase_reads_frames_and_landmarks_alone(phase):
-    assert SPEC.reads(FsrtConfig(), phase) == {"clips": ("frames",), "keypoints": ("landmarks",)}
+    of_clips = {"clips": ("frames",), "keypoints": ("landmarks",)}
+    of_view = {"views.vox_max": ("frames", "affine", "frame_at"), "keypoints": ("landmarks",)}
+    assert SPEC.reads(FsrtConfig(), phase) == (of_clips if phase.name == "keypoints" else of_view)
+    assert SPEC.reads(FsrtConfig(), replace(phase, frames_from="clips")) == of_clips
 
 
 def test_frames_alone_drive_it():

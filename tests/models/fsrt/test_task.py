@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 from msgspec import to_builtins
+from msgspec.structs import replace
 
 from models.checkpoint import read_checkpoint
 from models.errors import InvalidFile, InvalidSettings
-from models.fsrt import inference
+from models.fsrt import augment, inference
 from models.fsrt.config import AugmentConfig, TrainingSampleConfig
 from models.fsrt.detector_task import KEYPOINT_LANDMARK_GROUPS, KeypointTask, landmark_group_means
 from models.fsrt.spec import SPEC
-from models.fsrt.task import FsrtReenactmentTask
+from models.fsrt.task import FrameChanges, FsrtReenactmentTask
 from models.loading import load_reenactor
 from models.reenactor import ClipFrames
 from tests.models.one_clip import tables
@@ -50,13 +51,14 @@ def test_frames_without_landmarks_are_not_used(task, nano, clip):
 
 def test_validation_samples_start_from_the_first_frames_unchanged(task, clip):
     sample = task.sample(np.random.default_rng(0), tables(clip), False)
-    assert (sample["frames"][:2] == clip.images[:2]).all()
-    drivers = [task.sample(np.random.default_rng(i), tables(clip), False)["frames"][2] for i in range(40)]
+    assert (sample["whole"][:2] == clip.images[:2]).all()
+    drivers = [task.sample(np.random.default_rng(i), tables(clip), False)["whole"][2] for i in range(40)]
     assert not any(
         (frame == clip.images[i]).all() for frame in drivers for i in range(2)
     )  # never a source itself
     assert not sample["crop"].any()
-    assert not sample["tight_crop"].any()
+    assert (sample["cropped_for_detector"] == sample["whole"]).all()
+    assert (sample["driving_tight"] == sample["whole"][2]).all()
 
 
 def test_a_step_gives_every_published_term(task, clip):
@@ -93,11 +95,41 @@ def test_keypoints_of_uncropped_frames_are_not_computed_twice(task, clip):
 def test_the_target_is_the_driving_frame_at_the_queries(task, clip):
     batch = batch_of(task, clip, training=False)
     views = task.augment_frames(batch)
-    expected = torch.from_numpy(clip.images).permute(0, 3, 1, 2)
-    driving = batch["frames"][:, 2].permute(0, 3, 1, 2).float() / 255
+    driving = batch["whole"][:, 2].permute(0, 3, 1, 2).float() / 255
     small = torch.nn.functional.interpolate(driving, (16, 16), mode="bilinear", antialias=False)
-    assert expected.shape[1:] == (3, 64, 64)
-    torch.testing.assert_close(views.target, small, rtol=0, atol=1e-5)
+    assert driving.shape[1:] == (3, 64, 64)
+    torch.testing.assert_close(views.target, small, rtol=0, atol=0.8 / 255)
+
+
+@pytest.mark.parametrize("side", [64, 16])
+def test_every_crop_of_a_sample_is_that_of_its_stored_frames(nano, clip, side):
+    """With pictures and detector of one side, and of two."""
+    net = replace(nano, image_size=side)
+    task = FsrtReenactmentTask(net, TrainingSampleConfig(queries=32), AugmentConfig())
+    frames = [np.random.default_rng(i).integers(0, 256, (96 - i, 96 - i, 3), dtype=np.uint8) for i in (0, 6)]
+    changes = FrameChanges(
+        np.array([0.1, 0.2, 0.0, 0.3], np.float32), np.array([0.3, 0.0, 0.2, 0.1], np.float32)
+    )
+    sample = task.make_sample(np.random.default_rng(0), frames[:1], frames[1], changes, True)
+
+    def cut(crop: np.ndarray, size: int) -> np.ndarray:
+        return augment.crop_and_resize(frames, crop, size)
+
+    assert (sample["whole"] == cut(np.zeros(4), 64)).all()
+    assert (sample["cropped"] == cut(changes.crop, side)).all()
+    assert (sample["driving_tight"] == cut(changes.expression_crop, 64)[1]).all()
+    assert ("cropped_for_detector" in sample) == (side == 16)
+    if side == 16:
+        assert (sample["cropped_for_detector"] == cut(changes.crop, 64)).all()
+
+
+def test_crops_keep_the_landmarks_of_a_larger_view(task, clip):
+    """The same draws on frames of twice the side cut away the same shares, but for rounding to pixels."""
+    large = type(clip)(side=128)
+    large.landmarks = clip.landmarks * 2
+    for seed in range(20):
+        crops = [task.sample(np.random.default_rng(seed), tables(one), True)["crop"] for one in (clip, large)]
+        np.testing.assert_allclose(*crops, atol=1 / 64)
 
 
 @torch.no_grad()
@@ -147,8 +179,6 @@ def test_distilled_keypoints_are_means_of_landmark_groups():
 
 
 def test_the_distilled_detector_has_ten_keypoints(nano):
-    from msgspec.structs import replace
-
     with pytest.raises(InvalidSettings, match=r"keypoints 8: the distilled detector has 10"):
         KeypointTask(replace(nano.detector, keypoints=8), AugmentConfig())
 
