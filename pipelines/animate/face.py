@@ -18,6 +18,7 @@ from pipelines.media import FPS
 from pipelines.preprocess.boxes import enlarge_box, largest_box, median_filter_boxes
 from pipelines.preprocess.clips import fit_box_into_frame
 from pipelines.preprocess.clips_config import ClipsConfig
+from pipelines.preprocess.median_box import median_box_region
 from pipelines.preprocess.tracks import (
     FaceTracklet,
     Track,
@@ -176,6 +177,8 @@ def _square(
     if settings.rules == "voxceleb":
         union = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)]).astype(np.float64)
         region = enlarge_box(union, settings.increase, "square")
+    elif settings.rules == "headgan":
+        region = median_box_region(boxes, settings.increase)
     else:
         region = add_track_crop_region(Track(0, len(boxes), boxes, np.zeros(4), None), settings).region
     square = fit_box_into_frame(region, width, height, policy)

@@ -45,7 +45,7 @@ class AnimateArguments(TypedDict):
     size: int | None
     margin: float | None
     lift: float | None
-    detector: Literal["mp_face", "dlib_ladder", "dlib_hog", "s3fd"] | None
+    detector: Literal["mp_face", "dlib_ladder", "dlib_hog", "s3fd", "mtcnn"] | None
     store: str
 
 
@@ -113,7 +113,7 @@ def check_output_and_inputs(out: Path, inputs: Sequence[Path]) -> None:
 )
 @click.option("--margin", type=float, help="Growth of the face box on each side, in boxes (0.35).")
 @click.option("--lift", type=float, help="Shift of the square upwards, in boxes (0.12).")
-@click.option("--detector", type=click.Choice(["mp_face", "dlib_ladder", "dlib_hog", "s3fd"]),
+@click.option("--detector", type=click.Choice(["mp_face", "dlib_ladder", "dlib_hog", "s3fd", "mtcnn"]),
               help="Net that finds the faces (that of --run, else mp_face).")  # fmt: skip
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True,

@@ -8,6 +8,14 @@ BOX_SIDE_EPSILON = 1e-9
 """Pixels: a box without area grows from there."""
 
 
+def shrink_frame(width: int, height: int, longest: int) -> tuple[tuple[int, int], np.ndarray]:
+    """A frame whose longest side is at most `longest`, even: its width and height, and the zoom (4,) of boxes
+    in it to those of the whole frame."""
+    zoom = min(1.0, longest / max(width, height))
+    small = (max(2, round(width * zoom / 2) * 2), max(2, round(height * zoom / 2) * 2))
+    return small, np.array([width / small[0], height / small[1]] * 2, np.float32)
+
+
 def largest_box(boxes: np.ndarray) -> np.ndarray:
     """Boxes (n,4 or more) of one frame, at least one -> the one of largest area, the first of equals."""
     return boxes[int(np.prod(boxes[:, 2:4] - boxes[:, :2], axis=1).argmax())]

@@ -26,6 +26,7 @@ from pipelines.preprocess.box_frame import find_box_frame_size
 from pipelines.preprocess.clip_quality import ClipQualityMeter, audible_share
 from pipelines.preprocess.clips_config import ClipsConfig, FrameCodecConfig
 from pipelines.preprocess.keypoints import perception_inference_settings
+from pipelines.preprocess.median_box import find_median_box_tracks
 from pipelines.preprocess.sources.common.files import shorten_name
 from pipelines.preprocess.tracks import (
     DroppedTracks,
@@ -61,13 +62,17 @@ def cut_clips(
         if isinstance(net, InferenceConfigurable):
             net.configure_inference(perception_inference_settings(runtime, "float32"))
     with media.open_as_local_file(raw["video"]) as path:
-        dropped, frame = DroppedTracks(), None
-        if len(row["tracks"]):
-            given, frame = find_box_frame_size(path, probed, row["tracks"], settings, detector)
+        dropped, frame, given, cuts = DroppedTracks(), None, row["tracks"], []
+        if len(given):
+            given, frame = find_box_frame_size(path, probed, given, settings, detector)
             cuts = _cuts_in_source_tracks(path, probed, given, settings)
+        span = row.get("span", ())
+        if settings.rules == "headgan":
+            tracks = find_median_box_tracks(path, probed, settings, detector, dropped, given, cuts, span)
+        elif len(given):
             tracks = convert_source_tracks(given, probed, settings, dropped, cuts)
         else:
-            tracks = detect_tracks(path, probed, settings, detector, embedder, row.get("span", ()))
+            tracks = detect_tracks(path, probed, settings, detector, embedder, span)
         usable = _crop_tracks(
             cut_frozen_spans_from_tracks(tracks, probed, dropped), probed, settings, dropped
         )
@@ -135,7 +140,8 @@ def _crop_of(track: Track, probed: Probe, settings: ClipsConfig) -> np.ndarray |
     voxceleb = settings.rules == "voxceleb"
     if not np.isfinite(region).all() or (region[2:] - region[:2] < 2).any():
         return Rejected("too_small", f"the box {region.round().tolist()} is empty")
-    crop = fit_box_into_frame(region, probed["width"], probed["height"], settings.out_of_frame, voxceleb)
+    whole_pixels = settings.rules != "steady"
+    crop = fit_box_into_frame(region, probed["width"], probed["height"], settings.out_of_frame, whole_pixels)
     middle = (region[:2] + region[2:]) / 2
     if crop is None or (middle < 0).any() or (middle > frame).any():
         return Rejected("out_of_frame", f"the square {region.round().tolist()} leaves the frame")
@@ -154,7 +160,7 @@ def fit_box_into_frame(
     """x0, y0, x1, y1 -> int, by the policy inside width x height; None = dropped.
 
     Edges become even, because chroma is halved; whole_pixels: they are cut to whole pixels, as the VoxCeleb
-    scripts do.
+    scripts and HeadGAN's do.
     """
     step = 1 if whole_pixels else 2
     if whole_pixels:
@@ -168,6 +174,9 @@ def fit_box_into_frame(
     inside = (corner >= 0).all() and (corner + sides <= frame).all()
     if policy == "drop" and not inside:
         return None
+    if policy == "clip" and not inside:
+        edges = np.clip([corner, corner + sides], 0, frame // step * step)
+        corner, sides = edges[0], edges[1] - edges[0]
     if policy == "clamp" and not inside:
         # shrink both sides alike, then move inside
         small = (sides * min(1.0, *(frame / sides)) / step).astype(int) * step

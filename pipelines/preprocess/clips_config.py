@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from msgspec import Struct, field
@@ -22,6 +23,8 @@ class FrameCodecConfig(Struct, frozen=True, kw_only=True):
 
 
 class ClipsConfig(Struct, frozen=True, kw_only=True):
+    as_before: ClassVar[Mapping[str, object]] = {"max_drift": 0.45}
+
     size: int = 256
     """Side of a clip's frames in pixels."""
     frames: FrameCodecConfig = field(default_factory=FrameCodecConfig)
@@ -33,11 +36,15 @@ class ClipsConfig(Struct, frozen=True, kw_only=True):
     min_size: int = 128
     """Tracks whose square (by voxceleb rules: the longer side of what the face's boxes cover, before that
     grows) is smaller, in pixels of the recording, are dropped."""
-    rules: Literal["steady", "voxceleb"] = "steady"
-    """How boxes become tracks and crops: our way, or that of the published VoxCeleb cropper, to the pixel."""
+    rules: Literal["steady", "voxceleb", "headgan"] = "steady"
+    """How boxes become tracks and crops: our way, or that of the published VoxCeleb cropper, or of HeadGAN's
+    authors (preprocess/median_box.py), to the pixel."""
     increase: float = 0.1
     """voxceleb rules: growth of what a found face's boxes cover on each side, in its sides. Boxes given by
-    the source bring their growth along."""
+    the source bring their growth along. headgan rules: growth of the median box, likewise."""
+    max_drift: float = 0.45
+    """headgan rules: tracks are dropped in which an edge of the face's box lies further apart in two frames,
+    in means of the frame's width and height."""
     detector: Literal["mp_face", "dlib_hog", "dlib_ladder", "s3fd", "mtcnn"] = "mp_face"
     """Net that finds faces where the source gives no tracks. mp_face: MediaPipe's detectors, for near, far
     and small faces, and in profile; dlib_ladder tries a CNN where HOG sees none; mtcnn: facenet-pytorch's,
@@ -62,9 +69,9 @@ class ClipsConfig(Struct, frozen=True, kw_only=True):
     aspect: Literal["square", "stretch"] = "square"
     """Boxes given by the source: made square about their centre, or squeezed as the VoxCeleb loaders of FOMM
     do."""
-    out_of_frame: Literal["drop", "pad", "clamp"] = "clamp"
-    """A square that leaves the frame: drop the track, mirror the border, or move (and if need be shrink) the
-    square."""
+    out_of_frame: Literal["drop", "pad", "clamp", "clip"] = "clamp"
+    """A square that leaves the frame: drop the track, mirror the border, move (and if need be shrink) the
+    square, or clip it at the border, which stretches what is left."""
     scene_cuts: Literal["off", "found", "all"] = "found"
     """Part tracks where the scene changes: never, those we find, or given ones too (one more decode)."""
     scene_change: float = 10.0
@@ -108,6 +115,13 @@ class ClipsConfig(Struct, frozen=True, kw_only=True):
             raise ValueError(f"smooth {self.smooth}: expected an odd number of frames")
         if not (0 <= self.margin <= 3 and -1 <= self.lift <= 1):
             raise ValueError(f"margin {self.margin}, lift {self.lift}: expected 0 to 3 and -1 to 1")
+        if self.rules == "headgan" and (self.identity != "off" or self.faces != "largest"):
+            raise ValueError(
+                f"rules headgan with identity {self.identity} and faces {self.faces}: they frame one face a "
+                "track and embed none; expected off and largest"
+            )
+        if not self.max_drift > 0:
+            raise ValueError(f"max_drift {self.max_drift}: expected a number above 0")
         if not 0 <= self.increase <= 3:
             raise ValueError(f"increase {self.increase}: expected 0 to 3")
         if not 0 < self.scene_change <= 100 or not 0 < self.identity_distance <= 2 or self.identity_every < 1:

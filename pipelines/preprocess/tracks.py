@@ -1,11 +1,11 @@
 """Faces over time: the tracks that a source gives, and those found by detecting and linking.
 
-Two sets of rules. `steady` is our own: detections grown by a margin are linked by their overlap with a
-track's first box, smoothed, and framed by a square about their union. `voxceleb` is that of the published
-cropper (video-preprocessing): plain boxes in inclusive pixels, a new tube wherever a box overlaps the tube's
-first by less than `iou`, the union grown by `increase` of its sides, edges cut to whole pixels. A source's
-tracks have one box each, the union already (`sources/voxceleb.py` makes tubes of the published boxes); they
-grow by what the track says.
+Two sets of rules are here; HeadGAN's is in median_box.py. `steady` is our own: detections grown by a margin
+are linked by their overlap with a track's first box, smoothed, and framed by a square about their union.
+`voxceleb` is that of the published cropper (video-preprocessing): plain boxes in inclusive pixels, a new tube
+wherever a box overlaps the tube's first by less than `iou`, the union grown by `increase` of its sides, edges
+cut to whole pixels. A source's tracks have one box each, the union already (`sources/voxceleb.py` makes tubes
+of the published boxes); they grow by what the track says.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from models.perception.interfaces import FaceDetector, FaceEmbedder
 from pipelines import media
 from pipelines.errors import Rejected
 from pipelines.media import FPS
-from pipelines.preprocess.boxes import enlarge_box, median_filter_boxes, pad_box
+from pipelines.preprocess.boxes import enlarge_box, median_filter_boxes, pad_box, shrink_frame
 from pipelines.preprocess.clips_config import ClipsConfig
 from pipelines.preprocess.sources.common.source_tracks import (
     box_iou,
@@ -176,15 +176,13 @@ def detect_tracks(
 
     span: first and last second of the recording that are searched; none = all of it.
     """
-    first, last, seconds = _search_span(span, probed)
-    zoom = min(1.0, settings.detect_size / max(probed["width"], probed["height"]))
-    width, height = (max(2, round(probed[side] * zoom / 2) * 2) for side in ("width", "height"))
+    first, last, seconds = find_search_span(span, probed)
+    size, scale = shrink_frame(probed["width"], probed["height"], settings.detect_size)
     every = max(1, round(settings.detect_every * probed["fps"] / FPS))
-    scale = np.array([probed["width"] / width, probed["height"] / height] * 2, np.float32)
     embed_every = max(1, round(settings.identity_every * probed["fps"] / FPS / every))
     scanner = FaceScanner(detector, embedder, embed_every, scale)
     change = settings.scene_change if settings.scene_cuts != "off" else 0.0
-    seen = media.map_frame_batches(path, probed, (width, height), every, scanner, span=seconds, change=change)
+    seen = media.map_frame_batches(path, probed, size, every, scanner, span=seconds, change=change)
     begin, end = seconds or (0.0, probed["seconds"])
     media.check_frames_complete(seen.times, max(begin, probed.get("begin", 0.0)), end, every, probed)
     cuts = find_lasting_cuts(seen, [one.thumb for one in seen.results], probed)
@@ -209,7 +207,7 @@ def detect_tracks(
     return _main_tracks(tracks) if settings.faces == "largest" else _number_faces(tracks)
 
 
-def _search_span(span: Sequence[float], probed: Probe) -> tuple[int, int, tuple[float, float] | None]:
+def find_search_span(span: Sequence[float], probed: Probe) -> tuple[int, int, tuple[float, float] | None]:
     """Seconds of the recording -> the first tick of them that the file has, the one past the last, and both
     in seconds of the file; None where that is all of it."""
     first, last = ends = media.video_tick_range(probed)
