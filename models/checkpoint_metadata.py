@@ -5,7 +5,8 @@ from __future__ import annotations
 import reprlib
 import sys
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from msgspec import Struct
 
@@ -21,8 +22,8 @@ T = TypeVar("T")
 
 
 def parse_checkpoint_settings(kind: type[T], described: object, name: str) -> T:
-    """Parsed JSON -> a struct whose fields are of KINDS, choices, tuples or such structs. What is left
-    out keeps its default. name: for errors.
+    """Parsed JSON -> a struct whose fields are of KINDS, choices, tuples, such structs, or one of these or
+    None. What is left out keeps its default. name: for errors.
 
     Raises InvalidFile naming a setting that is unknown, of another type or no choice; the struct may
     refuse its value too.
@@ -45,6 +46,8 @@ def _parse_value(kind: Any, value: Any, name: str) -> Any:
         return parse_checkpoint_settings(kind, value, name)
     if get_origin(kind) is tuple and isinstance(value, (list, tuple)):
         return tuple(_parse_value(get_args(kind)[0], one, name) for one in value)
+    if get_origin(kind) in (Union, UnionType):  # of one kind and None
+        return None if value is None else _parse_value(get_args(kind)[0], value, name)
     if get_origin(kind) is Literal:
         fits, expected = value in get_args(kind), f"one of {', '.join(get_args(kind))}"
     elif kind is float:  # NaN is not at most anything

@@ -38,10 +38,17 @@ class ProvenanceKind(Enum):
     DISTILLED = "trained towards what another net says"
     OTHER_NET = "another trained net in the place of the papers'"
     RANDOM = "untrained weights"
+    OTHER_HEAD = "another 3D head in the place of the papers'"
+    OTHER_POINTS = "a 3D face fitted to other points than the papers' dense ones"
     TOKENS = "where the letters that a net hears come from"
     EXTERNAL = "made by other code"
 
 
+PAPER_HEAD = "lsfm"
+OTHER_HEADS = ("analytic_head", "flame", "bfm_deep3d", "bfm_3ddfa")
+"""3D heads that a model may draw in the place of HeadGAN's LSFM, by their names in models.perception.NETS."""
+MESH_POINTS, LANDMARK_POINTS = "mesh468", "landmarks68"
+"""What a 3D face was fitted to, in the place of HeadGAN's 1,035 dense points: a face mesh's 468, or 68."""
 _KIND_BY_PROVENANCE = {
     AS_PUBLISHED_PROVENANCE: ProvenanceKind.PUBLISHED,
     UNUSED_PART_PROVENANCE: ProvenanceKind.UNUSED,
@@ -49,6 +56,8 @@ _KIND_BY_PROVENANCE = {
     "transcripts": ProvenanceKind.TOKENS,
     "none": ProvenanceKind.TOKENS,
     "made by other code": ProvenanceKind.EXTERNAL,
+    **dict.fromkeys(OTHER_HEADS, ProvenanceKind.OTHER_HEAD),
+    **dict.fromkeys((MESH_POINTS, LANDMARK_POINTS), ProvenanceKind.OTHER_POINTS),
 }
 
 
@@ -66,10 +75,16 @@ def provenance_kind(what: str) -> ProvenanceKind:
     weights = released.removeprefix(RELEASED_PROVENANCE_PREFIX)
     if weights != released and weights in THIRD_PARTY_WEIGHTS:
         return ProvenanceKind.RELEASED if released == what else ProvenanceKind.FINE_TUNED
+    texts = ", ".join(repr(one) for one in _KIND_BY_PROVENANCE if one)
     raise ValueError(
-        f"provenance {what!r}: expected {', '.join(repr(one) for one in _KIND_BY_PROVENANCE if one)}, the "
+        f"provenance {what!r}: expected {texts}, the "
         "name of a net, 'random' and such a name, or 'from' or 'fine-tuned from' weights of models/weights.py"
     )
+
+
+def head_provenance(head: str) -> str:
+    """Of the 3D head that a model draws, by its name in models.perception.NETS. The papers' is LSFM."""
+    return AS_PUBLISHED_PROVENANCE if head == PAPER_HEAD else head
 
 
 def perceptual_net_provenance(net: PerceptualLossNet | None) -> dict[str, str]:

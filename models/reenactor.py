@@ -48,6 +48,10 @@ class FaceFrames:
     landmarks: np.ndarray | None = None
     """(T,68,2) float32 pixels of these frames, iBUG order, NaN where there is no face; for models that read
     them"""
+    landmarks3d: np.ndarray | None = None
+    """(T,68,3) float32: the same with a depth in pixels, likewise"""
+    dense: np.ndarray | None = None
+    """(T,m,3) float32: the points of a face mesh, with a depth in pixels, smaller nearer, likewise"""
     audio_features: np.ndarray | None = None
     """(T,A) float32: what is heard at each frame, as `Reenactor.audio_features_from_speech` makes it;
     without, what training gives clips that have no sound"""
@@ -153,7 +157,8 @@ class Reenactor(Protocol):
     batch: int
     """Driving frames to hand over at once: enough to keep the device busy; no result depends on it."""
     reads: tuple[str, ...]
-    """What `FaceFrames` must carry besides frames: some of landmarks, audio_features."""
+    """What `FaceFrames` must carry besides frames: some of landmarks, landmarks3d, dense, audio_features;
+    points of any kind come with landmarks."""
     speech_settings: Mapping[str, Any]
     """Settings of the speech encoder that it learned with, as far as its checkpoint tells them."""
     nets: tuple[str, ...]

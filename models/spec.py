@@ -152,6 +152,14 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
     """Paths in the config that `nets` depends on besides; in the key of phases that have nets."""
     extra_sections: Callable[[Any], tuple[str, ...]] = lambda _: ()
     """config -> sections of the run, such as "speech", whose settings the tasks are built from too."""
+    checkpoint_record: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda _: {}
+    """{stage: settings} of `recorded_stages` -> what a checkpoint's metadata says of them, by stage:
+    `animate` prepares what drives the model with that, whatever the run says."""
+    recorded_stages: tuple[str, ...] = ()
+    """Of `extra_sections`: those of which a checkpoint keeps a record."""
+    checkpoint_choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Setting of the config, which a checkpoint's metadata holds by the same name -> the values that
+    `animate --set <model>.<setting>=<value>` may give it instead: names in models.perception.NETS."""
     released: Mapping[str, ReleasedWeightsInit] = field(default_factory=dict)
     """Weights by the id that `Phase.init: weights.<id>` and `animate --weights <id>` name."""
     inference: str

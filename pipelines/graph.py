@@ -286,7 +286,8 @@ def add_released_weights(run: GraphBuilder, model: str) -> dict[str, str]:
     resources={},
               arguments={"model": spec.name, "weights": section.weights},
               reads={"recordings": Read(recordings, ("id",))}, writes=("checkpoint",),
-              config={"section": model}, code=(f"{starts.reader.partition(':')[0]}:load_released",),
+              config={"section": model} | run.stage_config_paths(model, spec.recorded_stages),
+              code=(f"{starts.reader.partition(':')[0]}:load_released",),
               weights=starts.files, packages=("torch",))
     # fmt: on
     made = dict.fromkeys(spec.phases, name)

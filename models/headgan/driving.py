@@ -1,7 +1,8 @@
-"""What drives a head at inference: landmarks of a whole video fitted as stage fit3dmm fits a clip, and what a
-user wants changed of the motion (sections 1.6 and 9 of our specification of the paper).
+"""What drives a head at inference: points of a whole video fitted as stage fit3dmm fitted the clips that the
+model learned from, and what a user wants changed of the motion (sections 1.6 and 9 of our specification of
+the paper).
 
-T = frames.
+T = frames, m = points of a frame.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from models.errors import InvalidFile, InvalidSettings
+from models.headgan.fitter import LANDMARK_FITS
 from models.headgan.motion import (
     CameraAdaptation,
     HeadMotion,
@@ -21,43 +23,48 @@ from models.headgan.motion import (
     set_frontal,
     set_pose,
 )
-from models.perception.head.landmark_fit import LandmarkFitOptions, face_size, fit_video_landmarks
+from models.perception.head.face_fitter import FaceFitSettings, fit_video
+from models.perception.head.landmark_fit import face_size
 from models.perception.head.morphable import MorphableModel
 from models.reenactor import ANGLES, MAX_FACELESS_SHARE, MotionEdit, MotionMode
 
-MAX_BRIDGED_FIT_GAP = 5
-"""Longest run of frames without a fit that is bridged from both sides; as in training."""
 NO_CAMERA_ADAPTATION = CameraAdaptation(scale=False, translation=False)
 
 
-def fit_motion(model: MorphableModel, landmarks: np.ndarray, whose: str) -> tuple[HeadMotion, list[str]]:
-    """landmarks (T,68,2) pixels, NaN where there is no face -> the motion of one person over all frames, and
-    what stands for frames that have no fit, for people. whose: "source" or "driving", for errors.
+def fit_motion(
+    model: MorphableModel,
+    landmarks: np.ndarray,
+    whose: str,
+    points: np.ndarray | None = None,
+    settings: FaceFitSettings = LANDMARK_FITS,
+) -> tuple[HeadMotion, list[str]]:
+    """landmarks (T,68,2) pixels, NaN where there is no face, and the points (T,m,2 or 3) that the settings
+    fit to, if not those -> the motion of one person over all frames, and what stands for frames that have no
+    fit, for people. whose: "source" or "driving", for errors.
 
-    One identity for all frames. A run of frames without a fit, because there is no face or the 3D face does
-    not fit, is bridged from both sides up to `MAX_BRIDGED_FIT_GAP` frames; in a longer one, and at the ends,
-    the last fit before it (at the start: the first after it) is kept. Raises InvalidFile, naming the frames,
-    where the 3D face does not fit in more than `MAX_BRIDGED_FIT_GAP` frames of a run, and where more than
-    `MAX_FACELESS_SHARE` of all have no fit.
+    A run of frames without a fit, because there is no face or the 3D face does not fit, is bridged from both
+    sides up to `max_gap` of the settings; in a longer one, and at the ends, the last fit before it (at the
+    start: the first after it) is kept. Raises InvalidFile, naming the frames, where the 3D face does not fit
+    in more than `max_gap` frames of a run, and where more than `MAX_FACELESS_SHARE` of all have no fit.
     """
+    points, bridged = landmarks if points is None else points, settings.max_gap
     size = face_size(landmarks)
-    has_face = size > 1
+    has_face = (size > 1) & np.isfinite(points).all((1, 2))
     if not has_face.any():
         raise InvalidFile(f"{whose}: no landmarks in any of {len(landmarks)} frames")
-    fit, good = fit_video_landmarks(model, landmarks, LandmarkFitOptions())
+    fit, good = fit_video(model, landmarks, points, settings)
     notes, standing = [], np.arange(len(good))
     for first, last in true_runs(~good):
         misfits = first + np.flatnonzero(has_face[first:last])
         gap = f"{whose} {describe_unfitted_frames(first, last, len(misfits))}"
-        if len(misfits) > MAX_BRIDGED_FIT_GAP or not good.any():
+        if len(misfits) > bridged or not good.any():
             off = (fit.error / size)[misfits].max()
             raise InvalidFile(
-                f"{gap}; it is off by up to {off:.0%} of the face's size, and up to {MAX_BRIDGED_FIT_GAP} "
-                "such frames "
-                "in a row can be bridged; another picture, or a video cut into parts, may do"
+                f"{gap}; it is off by up to {off:.0%} of the face's size, and up to {bridged} such frames in "
+                "a row can be bridged; another picture, or a video cut into parts, may do"
             )
         inside = first > 0 and last < len(good)
-        if inside and last - first <= MAX_BRIDGED_FIT_GAP:
+        if inside and last - first <= bridged:
             notes.append(f"{gap}; bridged from both sides")
         else:
             standing[first:last] = kept = first - 1 if first else last
@@ -69,7 +76,7 @@ def fit_motion(model: MorphableModel, landmarks: np.ndarray, whose: str) -> tupl
             f"{MAX_FACELESS_SHARE:.0%}"
         )
     motion = HeadMotion(
-        identity=np.tile(fit.id, (len(landmarks), 1)),
+        identity=np.broadcast_to(fit.id, (len(landmarks), model.n_id)).copy(),
         expression=fit.exp,
         scale=fit.scale,
         rotation=fit.rotation,

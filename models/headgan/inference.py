@@ -7,6 +7,7 @@ of the driving window, A length of an audio vector.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
@@ -24,6 +25,7 @@ from models.headgan.blocks import fold_spectral_norm
 from models.headgan.conditions import FaceRenderer
 from models.headgan.config import Architecture, AudioFeatureConfig, HeadModelName
 from models.headgan.driving import coefficient_deltas, edit_motion, fit_motion, transfer_motion
+from models.headgan.fitter import TrainedFits
 from models.headgan.motion import (
     MOTION_PARTS,
     HeadMotion,
@@ -34,6 +36,7 @@ from models.headgan.motion import (
     read_clip_head_motion,
 )
 from models.headgan.network import Generator, GeneratorOutput
+from models.perception.head.face_fitter import make_point_fitter
 from models.perception.head.morphable import MorphableModel
 from models.perception.head.raster_torch import Shading
 from models.precision import autocast, choose_precision
@@ -67,6 +70,9 @@ class CheckpointModelSettings:
     hearing: AudioFeatureConfig
     speech: Mapping[str, Any]
     """Settings of the speech encoder, as far as they are known"""
+    fits: TrainedFits
+    components: tuple[int, int] | None = None
+    """Identity and expression components of the head that it learned with, where they are known"""
 
     @classmethod
     def from_metadata(cls, about: Mapping[str, Any]) -> CheckpointModelSettings:
@@ -81,7 +87,17 @@ class CheckpointModelSettings:
             shading=about["shading"],
             hearing=parse_checkpoint_settings(AudioFeatureConfig, about["hearing"], "hearing"),
             speech=dict(about["speech"] or {}),
+            fits=TrainedFits.from_metadata(about, about["head"]),
+            components=_parse_components(about.get("head_components")),
         )
+
+
+def _parse_components(found: object) -> tuple[int, int] | None:
+    if found is None:
+        return None
+    if not isinstance(found, (list, tuple)) or [type(one) for one in found] != [int, int] or min(found) < 1:
+        raise InvalidFile(f"head_components {reprlib.repr(found)}: expected two whole numbers of 1 or more")
+    return found[0], found[1]
 
 
 # --- the model ----------------------------------------------------------------------------------------------
@@ -115,15 +131,15 @@ class HeadGanReenactor:
         precision: Precision = "auto",
     ) -> None:
         """net: changed in place."""
-        self.net, self.described, self.provenance = (
-            cast(Generator, fold_spectral_norm(net.eval())),
-            described,
-            dict(provenance),
-        )
+        self.net, self.described = cast(Generator, fold_spectral_norm(net.eval())), described
+        labels = described.fits.provenance(described.head)
+        self.provenance = dict(provenance) | {part: what for part, what in labels.items() if what}
         self.image_size, self.speech_settings = described.net.image_size, described.speech
-        self.reads = ("landmarks", "audio_features") if described.net.audio else ("landmarks",)
+        self.fit_settings = described.fits.for_points
+        points = dict.fromkeys(("landmarks", self.fit_settings.points))
+        self.reads = (*points, "audio_features") if described.net.audio else tuple(points)
         self.nets = (described.head,)
-        self.notes: list[str] = []
+        self.notes: list[str] = list(described.fits.notes)
         self.device = next(net.parameters()).device
         self.precision = choose_precision(precision, self.device)
         self.batch = max(
@@ -148,8 +164,17 @@ class HeadGanReenactor:
         return cls(net.to(device), described, provenance, precision)
 
     def set_frozen_nets(self, nets: Mapping[str, Any]) -> None:
-        """The head that it renders."""
+        """The head that it renders. InvalidSettings for one of other components than it learned with, and for
+        one without the points that it fits."""
         model: MorphableModel = nets[self.described.head]
+        found, expected = (model.n_id, model.n_exp), self.described.components
+        if expected not in (None, found):
+            raise InvalidSettings(
+                f"head {self.described.head} has {found[0]} identity and {found[1]} expression components, "
+                f"and this checkpoint learned with one of {expected[0]} and {expected[1]}: draw the head "
+                "that it was trained with, from the same file (without --set headgan.head)"
+            )
+        make_point_fitter(self.fit_settings, model)
         self._model = model
         self._faces = FaceRenderer(model, self.image_size, self.described.shading, self.device)
 
@@ -191,14 +216,18 @@ class HeadGanReenactor:
         return self._parts(head.rescale_pixels(zoom)) | self._sound(speech, len(head))
 
     def extract_motion(self, driving: FaceFrames) -> Motion:
-        """-> landmarks (T,68,2) float32 in pixels of images of side I, NaN where there is no face; speech
-        (T,A).
+        """-> landmarks (T,68,2) float32 in pixels of images of side I, NaN where there is no face; the points
+        that faces are fitted to, if not those; speech (T,A).
         """
-        if driving.landmarks is None:
-            raise ValueError("headgan reads landmarks; these frames come without")
-        zoom = self.image_size / driving.frames.shape[1]
-        landmarks = torch.from_numpy(driving.landmarks.astype(np.float32) * zoom)
-        return {"landmarks": landmarks} | self._sound(driving.audio_features, len(landmarks))
+        zoom, motion = self.image_size / driving.frames.shape[1], {}
+        for name in self.reads:
+            if name == "audio_features":
+                continue
+            points: np.ndarray | None = getattr(driving, name)
+            if points is None:
+                raise ValueError(f"headgan reads {name}; these frames come without")
+            motion[name] = torch.from_numpy(points.astype(np.float32) * zoom)
+        return motion | self._sound(driving.audio_features, len(driving.frames))
 
     @torch.inference_mode()
     def encode_sources(self, sources: FaceFrames) -> HeadGanEncodedSource:
@@ -207,9 +236,7 @@ class HeadGanReenactor:
             raise InvalidSettings(
                 f"headgan takes one source picture, found {len(sources.frames)}: it learned from one"
             )
-        head, _ = fit_motion(
-            self.morphable_model, self.extract_motion(sources)["landmarks"].numpy(), "source"
-        )
+        head, _ = self._fit(self.extract_motion(sources), "source")
         return self._scene(sources.frames, head)
 
     @torch.inference_mode()
@@ -284,9 +311,16 @@ class HeadGanReenactor:
     # --- details ---
     def _stored_motion(self, clip: Clip, side: int) -> HeadMotion:
         """Of a whole clip whose frames have this side, in pixels of images of side I."""
-        return read_clip_head_motion(clip.read_field, self.described.identity).rescale_pixels(
-            self.image_size / side
-        )
+        motion = read_clip_head_motion(clip.read_field, self.described.identity)
+        found = motion.identity.shape[1], motion.expression.shape[1]
+        model = self.morphable_model
+        if found != (model.n_id, model.n_exp):
+            raise InvalidSettings(
+                f"clip {clip.key}: fits of {found[0]} identity and {found[1]} expression components, and "
+                f"head {self.described.head} has {model.n_id} and {model.n_exp}; set fits.NAME.model to the "
+                "head that is drawn"
+            )
+        return motion.rescale_pixels(self.image_size / side)
 
     def _stored_audio(self, driving: ClipFrames) -> Tensor:
         """(T,A) of a clip's frames."""
@@ -321,9 +355,14 @@ class HeadGanReenactor:
     def _head(self, motion: Motion, whose: str) -> HeadMotion:
         if "landmarks" not in motion:  # as `motion_from_arrays` gave it
             return HeadMotion(**{name: motion[name].numpy() for name in MOTION_PARTS})
-        head, notes = fit_motion(self.morphable_model, motion["landmarks"].numpy(), whose)
+        head, notes = self._fit(motion, whose)
         self.notes += notes
         return head
+
+    def _fit(self, motion: Motion, whose: str) -> tuple[HeadMotion, list[str]]:
+        """As the fits were made that the net learned from."""
+        landmarks, points = (motion[name].numpy() for name in ("landmarks", self.fit_settings.points))
+        return fit_motion(self.morphable_model, landmarks, whose, points, self.fit_settings)
 
     def _parts(self, head: HeadMotion) -> dict[str, Tensor]:
         return {name: torch.from_numpy(getattr(head, name)) for name in MOTION_PARTS}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from models.api import Phase, ReleasedWeightsInit
 from models.errors import InvalidSettings
-from models.headgan.config import HeadGanConfig
+from models.headgan.config import HeadGanConfig, HeadModelName
 from models.headgan.phases import DISCRIMINATOR_PARTS, GENERATOR_PARTS, PHASES
 from models.spec import FamilyFields, ModelSpec, TaskSpec
 
@@ -54,9 +54,19 @@ def phase_loss_nets(config: HeadGanConfig, phase: Phase) -> tuple[str, ...]:
     return (config.head, config.perceptual_net)
 
 
+RECORDED_STAGES = ("fit3dmm", "keypoints")
+
+
 def extra_sections(config: HeadGanConfig) -> tuple[str, ...]:
-    """How the sound that the net hears was encoded."""
-    return ("speech",) if config.net.audio else ()
+    """How the faces were fitted, and how the sound that the net hears was encoded."""
+    return (*RECORDED_STAGES, "speech") if config.net.audio else RECORDED_STAGES
+
+
+def checkpoint_record(stages: Mapping[str, Any]) -> dict[str, Any]:
+    """How faces were fitted, as a checkpoint says it."""
+    from models.headgan.fitter import fits_record
+
+    return fits_record(stages)
 
 
 def check_fit_and_speech_settings(config: HeadGanConfig, stages: Mapping[str, Any]) -> None:
@@ -90,6 +100,9 @@ SPEC = ModelSpec(
     nets=phase_loss_nets,
     net_settings=("perceptual_net",),
     extra_sections=extra_sections,
+    recorded_stages=RECORDED_STAGES,
+    checkpoint_record=checkpoint_record,
+    checkpoint_choices={"head": get_args(HeadModelName)},
     released=RELEASED_WEIGHTS_INITS,
     inference="models.headgan.inference:HeadGanReenactor",
     inference_nets=lambda config: (config.head,),

@@ -37,6 +37,7 @@ from models.headgan.discriminator import (
     mouth_centre,
     mouth_discriminator,
 )
+from models.headgan.fitter import TrainedFits, fits_record
 from models.headgan.motion import (
     IdentityChoice,
     driving_window_indices,
@@ -88,16 +89,20 @@ class HeadGanTask(StatelessTask):
         shading: Shading,
         recompute: bool,
         speech: Any = None,
+        fit3dmm: Any = None,
+        keypoints: Any = None,
     ) -> None:
-        """head: the morphable model's name in models.perception.NETS. speech: how the features were made that
-        a net which hears is given (settings of stage `speech`), for `architecture_metadata`; None for one
-        that does not.
+        """head: the morphable model's name in models.perception.NETS. For `architecture_metadata`, settings
+        of the stages of these names: how the features were made that a net which hears is given, None for one
+        that does not; and how the faces were fitted, None where nobody knows.
         """
         self.architecture, self.discriminators, self.compared = net, discriminators, terms
         self.head, self.hearing = head, hearing
         self.identity: IdentityChoice = identity
         self.shading: Shading = shading
         self.speech = None if speech is None else to_builtins(speech)
+        known = fit3dmm is not None and keypoints is not None
+        self.fits = fits_record({"fit3dmm": fit3dmm, "keypoints": keypoints}) if known else {}
         self.net = Generator(net, recompute)
         nets: dict[str, nn.Module] = {"image_discriminator": image_discriminator(discriminators)}
         if discriminators.mouth:
@@ -317,10 +322,12 @@ class HeadGanTask(StatelessTask):
             "shading": self.shading,
             "hearing": to_builtins(self.hearing),
             "speech": speech,
+            **({"head_components": [self.model.n_id, self.model.n_exp]} if self.model else {}),
+            **self.fits,
         }
 
     def provenance(self) -> dict[str, str]:
-        found = {}
+        found = TrainedFits.from_metadata(self.fits, self.head).provenance(self.head) if self.fits else {}
         if self.speech and self.speech["encoder"] == "headgan":
             found["tokens"] = "transcripts" if self.speech["transcripts"] else "none"
         return found | provenance.perceptual_net_provenance(self.perceptual_net)

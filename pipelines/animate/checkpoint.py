@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+import reprlib
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
 from models import MODELS
+from models.perception import NETS
 from models.spec import load_model_spec
+from models.weights import find_third_party_weights
 from pipelines.cli.options import format_command
 from pipelines.errors import UserError
 from pipelines.nets import DLIB_REPLACEMENTS, face_nets_here
 from pipelines.preprocess.clips_config import ClipsConfig
-from storage import locations
+from pipelines.preprocess.keypoints import KeypointsConfig
+from pipelines.runs.graph_builder import STAGE_INSTANCE_SECTIONS, instance_read_by
+from storage import locations, weight_files
 from storage.checkpoints import CHECKPOINT_FILES
 from storage.files import Store, sha256_file
 
 if TYPE_CHECKING:
     from models.reenactor import Precision, Reenactor
+    from pipelines.config import RunConfig
     from pipelines.runs.session import RunSession
 
 Log = Callable[[str], None]
@@ -42,8 +49,10 @@ class ModelWeightsLocation:
     """How its training clips were cut, as far as that is known."""
     landmarker: str = "mesh468_iris"
     """In models.perception.NETS: the landmarker of its training clips, as far as that is known."""
-    fits: str = "landmarks"
-    """Backend of fit3dmm, likewise."""
+    recorded: Mapping[str, Any] = field(default_factory=dict)
+    """What the checkpoint's metadata say of `ModelSpec.recorded_stages`; none of released weights."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """Entries that replace those of the checkpoint's metadata, or stand for those that it lacks."""
     store: Store
     """Where the weights of perception nets are."""
 
@@ -65,23 +74,76 @@ class ModelWeightsLocation:
         else:
             reader = spec.released[self.name].reader.partition(":")[0]
             checkpoint = importlib.import_module(reader).load_released(self.files)
+        checkpoint = replace(checkpoint, metadata={**checkpoint.metadata, **self.metadata})
         return load_reenactor(spec, {"renderer": checkpoint}, device, precision)
 
 
-def apply_face_net_settings(
+def apply_settings_without_run(
     location: ModelWeightsLocation, sets: Iterable[str], store: Store
 ) -> ModelWeightsLocation:
-    """A model without a run file, with the nets of `perception.faces`: as `sets` has it, else auto. UserError
-    for any other setting: there is no run that it could change."""
-    faces = "auto"
+    """A model without a run file, with what `sets` say of it: `<model>.<setting>` of
+    `ModelSpec.checkpoint_choices`, and the nets of `perception.faces`, else auto. UserError for any other
+    setting: there is no run that it could change."""
+    spec, faces, chosen = load_model_spec(location.model), "auto", dict(location.metadata)
+    choices = {f"{spec.name}.{name}": (name, known) for name, known in spec.checkpoint_choices.items()}
     for text in sets:
-        setting, _, faces = (part.strip() for part in text.partition("="))
-        if setting != "perception.faces" or faces not in ("auto", "mediapipe", "dlib"):
-            raise UserError(f"--set {text}: without --run there is only perception.faces=dlib (or mediapipe)")
+        setting, _, value = (part.strip() for part in text.partition("="))
+        if setting == "perception.faces" and value in ("auto", "mediapipe", "dlib"):
+            faces = value
+        elif setting in choices and value in choices[setting][1]:
+            chosen[choices[setting][0]] = value
+        else:
+            others = [f" and {name}={' or '.join(known)}" for name, (_, known) in choices.items()]
+            raise UserError(
+                f"--set {text}: without --run there is only perception.faces=dlib (or mediapipe)"
+                f"{''.join(others)}"
+            )
+    location = replace(location, metadata=chosen)
     if (face_nets_here(store) if faces == "auto" else faces) == "mediapipe":
         return location
     clips = msgspec.structs.replace(location.clips, detector=DLIB_REPLACEMENTS["mp_face"])
-    return replace(location, clips=clips, landmarker=DLIB_REPLACEMENTS["mesh468_iris"])
+    landmarker = DLIB_REPLACEMENTS.get(location.landmarker, location.landmarker)
+    if not location.recorded and "keypoints" in spec.recorded_stages:
+        location = replace(location, metadata=chosen | {"keypoints": {"landmarker": landmarker}})
+    return replace(location, clips=clips, landmarker=landmarker)
+
+
+def check_chosen_nets(location: ModelWeightsLocation, reenactor: Reenactor) -> None:
+    """UserError, which names the setting that does without, where the weights of a net are not here that
+    `ModelSpec.checkpoint_choices` lets a user change."""
+    spec = load_model_spec(location.model)
+    for name, known in spec.checkpoint_choices.items():
+        for net in set(reenactor.nets) & set(known):
+            wanted = map(find_third_party_weights, NETS[net].weights)
+            if missing := weight_files.describe_missing_weights(location.store, wanted):
+                here = [one for one in known if all(_is_here(location.store, w) for w in NETS[one].weights)]
+                options = " or ".join(f"--set {spec.name}.{name}={one}" for one in here)
+                raise UserError(
+                    f"{location.name} draws {name} {net}: {'; '.join(missing)}; or {options} draws another, "
+                    "and what it makes says so"
+                )
+
+
+def _is_here(store: Store, weights: str) -> bool:
+    return weight_files.are_weights_here(store, find_third_party_weights(weights))
+
+
+def landmarker_on_record(recorded: Mapping[str, Any], path: Path) -> str:
+    """The landmarker of a checkpoint's record. UserError, which names the file, for none that is known."""
+    found = recorded["keypoints"].get("landmarker") if isinstance(recorded["keypoints"], Mapping) else None
+    known = get_args(typing.get_type_hints(KeypointsConfig)["landmarker"])
+    if found not in known:
+        raise UserError(
+            f"{path}: keypoints.landmarker {reprlib.repr(found)}: expected one of {', '.join(known)}"
+        )
+    return str(found)
+
+
+def read_record(path: Path, model: str) -> dict[str, Any]:
+    """What a checkpoint's metadata say of the model's `recorded_stages`; empty of one that keeps no record of
+    them."""
+    metadata, stages = read_checkpoint_metadata(path), load_model_spec(model).recorded_stages
+    return {stage: metadata[stage] for stage in stages} if set(stages) <= set(metadata) else {}
 
 
 def model_source_from_checkpoint(
@@ -96,9 +158,12 @@ def model_source_from_checkpoint(
     if model is not None and model != found:
         raise UserError(f"{path} holds {found}, not {model}")
     log(f"{path.name} does not record how its clips were cut: the defaults, but for --size, --margin, --lift")
-    return ModelWeightsLocation(
+    location = ModelWeightsLocation(
         model=found, name=path.name, files={"": path}, clips=ClipsConfig(), store=store
     )
+    if recorded := read_record(path, found):
+        return replace(location, recorded=recorded, landmarker=landmarker_on_record(recorded, path))
+    return location
 
 
 def read_checkpoint_metadata(path: Path) -> dict[str, Any]:
@@ -126,9 +191,6 @@ def read_checkpoint_metadata(path: Path) -> dict[str, Any]:
 
 def model_source_from_released(weights_id: str, model: str | None, store: Store) -> ModelWeightsLocation:
     """Released weights that were imported; where they were not, the error says how to obtain them."""
-    from models.weights import find_third_party_weights
-    from storage.weight_files import weights_path
-
     if model is not None and model not in MODELS:
         raise UserError(f"no model {model!r}; known: {', '.join(MODELS)}")
     known: dict[str, str] = {}
@@ -136,7 +198,8 @@ def model_source_from_released(weights_id: str, model: str | None, store: Store)
         released = load_model_spec(name).released
         if weights_id in released:
             files = {
-                one: weights_path(store, find_third_party_weights(one)) for one in released[weights_id].files
+                one: weight_files.weights_path(store, find_third_party_weights(one))
+                for one in released[weights_id].files
             }
             return ModelWeightsLocation(
                 model=name, name=weights_id, files=files, clips=ClipsConfig(), store=store
@@ -158,6 +221,8 @@ def model_source_from_run(
     if model is not None and model not in config.models:
         raise UserError(f"{run_file} trains {', '.join(config.models)}, not {model}")
     name = model or config.models[0]
+    if getattr(config, name).weights:
+        return _released_of_run(session, name)
     found = _current(session, name) or _newest(
         session, name, partial(format_command, "why", run_file, sets), log
     )
@@ -167,19 +232,60 @@ def model_source_from_run(
             f"`{format_command('run', run_file, sets)}` trains it"
         )
     node, path = found
-    section = getattr(config, name)
-    fits = config.fits[section.fits] if hasattr(section, "fits") else None
-    keypoints = fits.keypoints if fits else section.keypoints
-    name_of = f"{node} of {config.name}"
-    return ModelWeightsLocation(
+    landmarker = config.keypoints[instance_read_by(config, name, "keypoints")].landmarker
+    location = ModelWeightsLocation(
         model=config.model_of[name],
-        name=name_of,
+        name=f"{node} of {config.name}",
         files={"": path},
         clips=config.clips,
-        landmarker=config.keypoints[keypoints].landmarker,
-        fits=fits.backend if fits else "landmarks",
+        landmarker=landmarker,
         store=session.store,
     )
+    of_run, recorded = _record_of_run(config, name), read_record(path, location.model)
+    if not of_run:
+        return location
+    if not recorded:
+        log(f"{location.name} does not record how faces were fitted: as the run says")
+        return replace(location, metadata=of_run)
+    if changed := _differences(of_run, recorded):
+        log(f"{location.name} was trained with {changed}: so are faces fitted here")
+    return replace(location, recorded=recorded, landmarker=landmarker_on_record(recorded, path))
+
+
+def _record_of_run(config: RunConfig, model: str) -> dict[str, Any]:
+    """What a phase of the run would record of the model's `recorded_stages`."""
+    spec = config.model_spec(model)
+    return spec.checkpoint_record({
+        stage: getattr(config, STAGE_INSTANCE_SECTIONS[stage])[instance_read_by(config, model, stage)]
+        for stage in spec.recorded_stages
+    })  # fmt: skip
+
+
+def _released_of_run(session: RunSession, model: str) -> ModelWeightsLocation:
+    """The released weights that a run evaluates, with its settings."""
+    config, section = session.config, getattr(session.config, model)
+    location = model_source_from_released(section.weights, config.model_of[model], session.store)
+    chosen = {name: getattr(section, name) for name in config.model_spec(model).checkpoint_choices}
+    landmarker = config.keypoints[instance_read_by(config, model, "keypoints")].landmarker
+    return replace(
+        location,
+        clips=config.clips,
+        landmarker=landmarker,
+        metadata=chosen | _record_of_run(config, model),
+    )
+
+
+def _differences(of_run: Mapping[str, Any], recorded: Mapping[str, Any]) -> str:
+    """ "fit3dmm.alignments 5 (1 in the run), ..."; empty where both say the same."""
+    found = []
+    for stage, settings in of_run.items():
+        settings_on_record = recorded[stage] if isinstance(recorded[stage], Mapping) else {}
+        found += [
+            f"{stage}.{name} {reprlib.repr(settings_on_record[name])} ({value} in the run)"
+            for name, value in settings.items()
+            if name in settings_on_record and settings_on_record[name] != value
+        ]
+    return ", ".join(found)
 
 
 def _current(session: RunSession, model: str) -> tuple[str, Path] | None:

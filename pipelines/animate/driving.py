@@ -8,9 +8,9 @@ face's square.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -37,6 +37,8 @@ T = TypeVar("T")
 Log = Callable[[str], None]
 FacesCallback = Callable[[FaceFrames], None]
 
+POINT_FIELDS = ("landmarks3d", "dense")
+"""Points besides the landmarks, by their names in `FaceFrames`."""
 PREFETCH_BATCHES = 2
 """Batches of driving frames decoded before they are asked for."""
 WIDE_CROP_WARNING_RATIO = 1.7
@@ -103,11 +105,13 @@ def find_largest_face(
     return SourceFace(path=path, picture=picture.pixels, portrait=found)
 
 
-def source_face_frames(sources: Sequence[SourceFace], landmarker: Landmarker | None) -> FaceFrames:
-    """Sources as a model reads them."""
+def source_face_frames(
+    sources: Sequence[SourceFace], landmarker: Landmarker | None, reads: Collection[str] = ()
+) -> FaceFrames:
+    """Sources as a model reads them. reads: of the reenactor."""
     crops = np.stack([source.portrait.crop for source in sources])
     boxes = np.stack([source.portrait.box for source in sources])
-    return add_landmarks_to_faces(FaceFrames(frames=crops, boxes=boxes), landmarker)
+    return add_landmarks_to_faces(FaceFrames(frames=crops, boxes=boxes), landmarker, reads)
 
 
 def keep_first_frame(faces: FaceFrames) -> FaceFrames:
@@ -200,9 +204,8 @@ class VideoDriver:
             self.indices += indices
             self.has_face += face_presence_mask(boxes).tolist()
             speech = None if self.speech is None else self.speech[indices]
-            yield add_landmarks_to_faces(
-                FaceFrames(frames=np.stack(frames), boxes=boxes, audio_features=speech), self.landmarker
-            )
+            faces = FaceFrames(frames=np.stack(frames), boxes=boxes, audio_features=speech)
+            yield add_landmarks_to_faces(faces, self.landmarker, self.reenactor.reads)
 
     def motions(self, on_faces: FacesCallback | None = None) -> Iterator[Motion]:
         """Models that want the whole video are given all frames as they are. For others, frames without a
@@ -253,21 +256,26 @@ def concat_motions(motions: Sequence[Motion]) -> Motion:
     return {name: torch.cat([motion[name] for motion in motions]) for name in motions[0]}
 
 
-def add_landmarks_to_faces(faces: FaceFrames, landmarker: Landmarker | None) -> FaceFrames:
-    """The frames with their landmarks, if there is a landmarker."""
+def add_landmarks_to_faces(
+    faces: FaceFrames, landmarker: Landmarker | None, reads: Collection[str] = ()
+) -> FaceFrames:
+    """The frames with their landmarks, if there is a landmarker, and with the other points among `reads`,
+    which it gives."""
     if landmarker is None:
         return faces
-    return replace(faces, landmarks=landmarker.landmarks(faces.frames, faces.boxes))
+    wanted = [name for name in POINT_FIELDS if name in reads]
+    if not wanted:
+        return replace(faces, landmarks=landmarker.landmarks(faces.frames, faces.boxes))
+    found = landmarker.predict(faces.frames, faces.boxes)
+    return replace(faces, landmarks=found.landmarks, **{name: getattr(found, name) for name in wanted})
 
 
 def select_face_frames(faces: FaceFrames, mask: np.ndarray) -> FaceFrames:
     """The frames where mask (T,) bool is true."""
-    landmarks, speech = (
-        None if part is None else part[mask] for part in (faces.landmarks, faces.audio_features)
-    )
-    return FaceFrames(
-        frames=faces.frames[mask], boxes=faces.boxes[mask], landmarks=landmarks, audio_features=speech
-    )
+    parts: dict[str, np.ndarray] = {
+        one.name: part[mask] for one in fields(faces) if (part := getattr(faces, one.name)) is not None
+    }
+    return FaceFrames(**parts)
 
 
 # --- pictures and arrays ------------------------------------------------------------------------------------
@@ -388,7 +396,8 @@ def open_driving_input(
     if isinstance(probed, DecodedPicture):
         face = find_largest_face(driving, probed, clips, nets.detector, reenactor.image_size, log)
         return ImageDriver(
-            replace(source_face_frames([face], landmarker), audio_features=silence(1)), reenactor
+            replace(source_face_frames([face], landmarker, reenactor.reads), audio_features=silence(1)),
+            reenactor,
         )
     times = read_timeline(driving, probed["start"], probed["video_index"])
     track, _ = track_driving_face(

@@ -20,6 +20,7 @@ from models.reenactor import Motion, MotionTransfer, Reenactor
 from pipelines.animate.best_frame import get_motions_and_start_frame
 from pipelines.animate.driving import (
     ARRAYS_SUFFIX,
+    POINT_FIELDS,
     Driver,
     VideoDriver,
     concat_motions,
@@ -33,6 +34,7 @@ from pipelines.animate.paste_back import PortraitCanvas
 from pipelines.animate.sound import trained_speech_config
 from pipelines.errors import Rejected, UserError, error_meaning
 from pipelines.preprocess.clips_config import ClipsConfig
+from pipelines.preprocess.keypoints import EXTRA_LANDMARKER_OUTPUT_FIELDS
 
 if TYPE_CHECKING:
     from pipelines.animate.perception import PerceptionNets
@@ -108,7 +110,8 @@ def write_animation(
     found = [
         read_source_face(path, options.clips, nets.detector, reenactor.image_size, log) for path in sources
     ]
-    faces = source_face_frames(found, nets.landmarker if "landmarks" in reenactor.reads else None)
+    landmarker = nets.landmarker if "landmarks" in reenactor.reads else None
+    faces = source_face_frames(found, landmarker, reenactor.reads)
     if options.expression_of is not None:
         options = replace(options, transfer=add_picture_expression_to_transfer(reenactor, options, nets, log))
     with add_path_to_errors(sources[0]):
@@ -168,7 +171,15 @@ def check_animate_options(reenactor: Reenactor, options: AnimateOptions, driving
 def required_perception_nets(
     reenactor: Reenactor, options: AnimateOptions, landmarker: str
 ) -> dict[str, str]:
-    """Uses -> names in models.perception.NETS of all that `animate` and the model need."""
+    """Uses -> names in models.perception.NETS of all that `animate` and the model need. UserError for a
+    landmarker that does not give the points that the model reads."""
+    given = EXTRA_LANDMARKER_OUTPUT_FIELDS.get(landmarker, ())
+    if missing := [points for points in POINT_FIELDS if points in reenactor.reads and points not in given]:
+        others = [net for net, found in EXTRA_LANDMARKER_OUTPUT_FIELDS.items() if missing[0] in found]
+        raise UserError(
+            f"the model's 3D face was fitted to points {missing[0]}, and landmarker {landmarker} gives none; "
+            f"those do: {', '.join(others)} (those of the mesh only without perception.faces dlib)"
+        )
     nets = {"detector": options.clips.detector} | {name: name for name in reenactor.nets}
     if options.best_frame or "landmarks" in reenactor.reads:
         nets["landmarker"] = landmarker
@@ -218,7 +229,7 @@ def add_picture_expression_to_transfer(
     assert options.expression_of is not None
     landmarker = nets.landmarker if "landmarks" in reenactor.reads else None
     found = read_source_face(options.expression_of, options.clips, nets.detector, reenactor.image_size, log)
-    faces = source_face_frames([found], landmarker)
+    faces = source_face_frames([found], landmarker, reenactor.reads)
     edit = replace(options.transfer.edit, expression_of=reenactor.extract_motion(faces))
     transfer = replace(options.transfer, edit=edit)
     reenactor.check_transfer(transfer)

@@ -86,7 +86,8 @@ def check_output_and_inputs(out: Path, inputs: Sequence[Path]) -> None:
     "sets",
     multiple=True,
     metavar="A.B=VALUE",
-    help="Change one setting of --run (repeatable); without --run only perception.faces=dlib.",
+    help="Change one setting of --run (repeatable); without --run only perception.faces=dlib and "
+    "headgan.head=NAME, the 3D head that is drawn.",
 )
 @click.option("--motion", type=click.Choice(["absolute", "relative"]),
               help="absolute: the driving head's own pose and place (fsrt's way); relative: its changes, "
@@ -136,6 +137,7 @@ def animate(
       reenact animate portrait.jpg --driving talk.mp4 --out moving.mp4 --run configs/run/demo.yaml
       reenact animate portrait.jpg --frontal --turn yaw=20 --out turned.png --model headgan --run RUN.yaml
     """
+    from pipelines.animate.checkpoint import check_chosen_nets
     from pipelines.animate.metadata_tags import synthetic_media_tags
     from pipelines.animate.perception import load_perception_nets, resolve_device
     from pipelines.animate.progress_line import ProgressLine
@@ -156,13 +158,15 @@ def animate(
         clips = clips_config(model, arguments)
         options = make_animate_options(arguments, edit, reenactor, clips)
         progress.log(f"{provenance_caption(model.model, reenactor.provenance)} · {model.name}")
+        for note in reenactor.notes:
+            progress.log(note)
+        reenactor.notes.clear()
+        check_chosen_nets(model, reenactor)
         needed = required_perception_nets(reenactor, options, model.landmarker)
         seen_by = " + ".join(needed[use] for use in ("detector", "landmarker") if use in needed)
         progress.log(
             f"faces seen by {seen_by}, cut to {clips.size} px, margin {clips.margin}, lift {clips.lift}"
         )
-        if model.fits != "landmarks" and "landmarks" in reenactor.reads:
-            progress.log(f"trained on fits by {model.fits}; here the 3D face is fitted to landmarks")
         nets = load_perception_nets(needed, model.store, device)
         reenactor.set_frozen_nets({name: nets.others[name] for name in reenactor.nets})
         tags = synthetic_media_tags(model, reenactor, options)
@@ -243,7 +247,7 @@ def find_model_source(arguments: AnimateArguments, log: Log) -> ModelWeightsLoca
     else:
         assert path is not None
         found = checkpoint.model_source_from_checkpoint(path, name, store, log)
-    return checkpoint.apply_face_net_settings(found, arguments["sets"], store)
+    return checkpoint.apply_settings_without_run(found, arguments["sets"], store)
 
 
 def clips_config(model: ModelWeightsLocation, arguments: AnimateArguments) -> ClipsConfig:

@@ -58,5 +58,7 @@ def publish_released_weights(ctx: NodeContext, model: str, weights: str) -> None
     files = {name: weights_path(store, find_third_party_weights(name)) for name in released.files}
     reader = importlib.import_module(released.reader.partition(":")[0])
     checkpoint: Checkpoint = reader.load_released(files, ctx.config.section)
-    save_checkpoint(ctx.out / CHECKPOINT_FILES["last"], checkpoint.tensors, checkpoint.metadata)
+    spec = load_model_spec(model)
+    record = spec.checkpoint_record({stage: getattr(ctx.config, stage) for stage in spec.recorded_stages})
+    save_checkpoint(ctx.out / CHECKPOINT_FILES["last"], checkpoint.tensors, {**checkpoint.metadata, **record})
     ctx.log_params({"weights": weights})

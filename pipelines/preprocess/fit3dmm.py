@@ -221,39 +221,17 @@ def _make_fitter(
     settings: Fit3dmmConfig, model: MorphableModel, net: MorphableModelRegressor | None
 ) -> tuple[Fitter, Measure]:
     """What fits the frames that have points (n,m,2 or 3), and what says how many pixels (n,) a fit is off."""
-    from models.perception.head.landmark_fit import LandmarkFitOptions, fit_landmarks, landmark_fit_error
-
-    def on_landmarks(fit: FaceFit, points: np.ndarray) -> np.ndarray:
-        return landmark_fit_error(model, fit, points)
+    from models.perception.head.face_fitter import make_point_fitter
+    from models.perception.head.landmark_fit import landmark_fit_error
 
     if net is not None:
+
+        def on_landmarks(fit: FaceFit, points: np.ndarray) -> np.ndarray:
+            return landmark_fit_error(model, fit, points)
+
         return (lambda points, frames: _by_net(net, points, frames)), on_landmarks
-    if settings.backend == "landmarks":
-        names = ("contour_weight", "chin_weight", "eyelid_weight", "noise", "id_prior", "rounds", "identity")
-        options = LandmarkFitOptions(**{name: getattr(settings, name) for name in names})
-        return (lambda points, _: (fit_landmarks(model, points, options), None)), on_landmarks
-    from models.perception.head.dense_fit import DenseFitter
-
-    if settings.points == "dense" and model.dense_index is None:
-        raise UserError(f"fits.NAME.points dense: model {model.name} does not say which vertices those are")
-    solver = DenseFitter.for_model(
-        model,
-        "dense" if settings.points == "dense" else "landmarks",
-        settings.ridge,
-        rounds=settings.alignments,
-        camera_target=settings.camera_target,
-        orthonormal=settings.orthonormal,
-    )
-
-    def by_algorithm1(points: np.ndarray, _: np.ndarray | None) -> tuple[FaceFit, None]:
-        if points.shape[1] != solver.point_count:
-            raise UserError(
-                f"fits.NAME.points {settings.points}: the keypoints have {points.shape[1]} points, model "
-                f"{model.name} knows {solver.point_count}; choose another model or landmarker"
-            )
-        return solver.fit_points(points), None
-
-    return by_algorithm1, solver.fit_error if settings.points == "dense" else on_landmarks
+    fitter = make_point_fitter(settings, model)
+    return (lambda points, _: (fitter.fit(points), None)), fitter.error
 
 
 def _by_net(
@@ -273,6 +251,7 @@ def _fit(
     fitter: Fitter,
     measure: Measure,
 ) -> Sample:
+    from models.perception.head.face_fitter import smooth_cameras
     from models.perception.head.landmark_fit import face_size, interpolate_fit, neutral_fit
 
     landmarks, points = sample["landmarks"], sample[settings.points]
@@ -289,7 +268,8 @@ def _fit(
             found = replace(found, error=measure(found, points[seen]))
             good = usable & (found.error <= settings.max_error * size[seen])
             kept = good if good.any() else usable
-            fit = _smooth(interpolate_fit(found.select_frames(kept), seen[kept], count), seen[kept], settings)
+            fit = interpolate_fit(found.select_frames(kept), seen[kept], count)
+            fit = smooth_cameras(fit, seen[kept], settings)
             valid[seen[good]] = True
             changed = seen[~kept] if settings.smooth == "none" else seen
             fit.error[changed] = measure(fit.select_frames(changed), points[changed])
@@ -307,18 +287,9 @@ def _shared_identity(found: FaceFit, usable: np.ndarray, settings: Fit3dmmConfig
 
         frontal = usable & (np.abs(rotation_to_euler(found.rotation)[:, 1]) < MAX_FRONTAL_YAW)
         counted = frontal if frontal.any() else usable
-    return replace(found, id=found.id[counted].mean(0, dtype=np.float64).astype(np.float32))
+    from models.perception.head.face_fitter import mean_identity
 
-
-def _smooth(fit: FaceFit, trusted: np.ndarray, settings: Fit3dmmConfig) -> FaceFit:
-    """Frames that are not among `trusted` are already bridged, and lend no weight."""
-    if settings.smooth == "none":
-        return fit
-    from models.perception.head.smoothing import gaussian_smooth_face_fit, one_euro_filter
-
-    if settings.smooth == "one_euro":
-        return one_euro_filter(fit, settings.smooth_cutoff, settings.smooth_beta)
-    return gaussian_smooth_face_fit(fit, settings.smooth_sigma, np.isin(np.arange(len(fit.scale)), trusted))
+    return replace(found, id=mean_identity(found, counted))
 
 
 def fill_short_mask_gaps(good: np.ndarray, max_gap: int) -> np.ndarray:

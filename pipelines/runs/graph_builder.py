@@ -160,6 +160,15 @@ def training_loss_nets(config: RunConfig, model: str) -> tuple[str, ...]:
     return _once((*own, *others))
 
 
+def instance_read_by(config: RunConfig, model: str, stage: str) -> str:
+    """The instance of a stage that a model's section names; of keypoints, where it names none, that of its
+    fits."""
+    section, named = getattr(config, model), STAGE_INSTANCE_SECTIONS[stage]
+    if stage == "keypoints" and not hasattr(section, named):
+        return config.fits[section.fits].keypoints
+    return getattr(section, named)
+
+
 def check_name_in_section(section: str, name: str, known: Mapping[str, object], asked_by: str) -> None:
     if name not in known:
         raise UserError(
@@ -234,9 +243,8 @@ class GraphBuilder(Struct, frozen=True):
 
     def stage_config_paths(self, model: str, stages: Sequence[str]) -> dict[str, str]:
         """Settings of the stages that a model reads, by the stage's name."""
-        section = getattr(self.config, model)
         return {
-            stage: f"{STAGE_INSTANCE_SECTIONS[stage]}.{getattr(section, STAGE_INSTANCE_SECTIONS[stage])}"
+            stage: f"{STAGE_INSTANCE_SECTIONS[stage]}.{instance_read_by(self.config, model, stage)}"
             for stage in stages
         }
 

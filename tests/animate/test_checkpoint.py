@@ -1,12 +1,16 @@
 """The trained model that a run file names."""
 
+import json
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
 from pipelines.animate import checkpoint as checkpoints
+from pipelines.animate.render import AnimateOptions, required_perception_nets
 from pipelines.errors import UserError
 from storage.files import Store
+from tests.animate.stand_ins import ABOUT
 
 
 def test_a_run_gives_its_last_trained_phase_and_its_way_of_cropping(
@@ -31,10 +35,81 @@ def test_a_model_without_a_run_sees_faces_by_dlib_where_it_is_told_to(checkpoint
     store = Store(str(tmp_path))
     found = checkpoints.model_source_from_checkpoint(checkpoint, None, store, messages.append)
     assert (found.clips.detector, found.landmarker) == ("mp_face", "mesh468_iris")
-    assert checkpoints.apply_face_net_settings(found, [], store) == found
-    assert checkpoints.apply_face_net_settings(found, ["perception.faces=mediapipe"], store) == found
-    on_dlib = checkpoints.apply_face_net_settings(found, ["perception.faces=dlib"], store)
+    assert checkpoints.apply_settings_without_run(found, [], store) == found
+    assert checkpoints.apply_settings_without_run(found, ["perception.faces=mediapipe"], store) == found
+    on_dlib = checkpoints.apply_settings_without_run(found, ["perception.faces=dlib"], store)
     assert (on_dlib.clips.detector, on_dlib.landmarker) == ("dlib_hog", "dlib68")
     for text in ("clips.margin=0.2", "perception.faces=opencv"):
         with pytest.raises(UserError, match=f"--set {text}: without --run there is only perception.faces"):
-            checkpoints.apply_face_net_settings(found, [text], store)
+            checkpoints.apply_settings_without_run(found, [text], store)
+
+
+# --- HeadGAN: head and fitter -------------------------------------------------------------------------------
+@pytest.fixture
+def recorded(headgan_state, tmp_path):
+    """A checkpoint of the tiny HeadGAN that learned from Algorithm 1 on the mesh's points."""
+
+    def saved(**more):
+        about = ABOUT | {"fit3dmm": {"backend": "algorithm1", "points": "dense"},
+                         "keypoints": {"landmarker": "mesh468"}} | more  # fmt: skip
+        save_file(headgan_state, tmp_path / "m.safetensors", metadata={"reenact": json.dumps(about)})
+        return tmp_path / "m.safetensors"
+
+    return saved
+
+
+def test_a_checkpoint_brings_its_landmarker_and_its_fits(recorded, tmp_path, messages):
+    found = checkpoints.model_source_from_checkpoint(recorded(), None, Store(str(tmp_path)), messages.append)
+    assert found.landmarker == "mesh468"
+    made = found.load("cpu", "fp32")
+    assert (made.fit_settings.backend, made.fit_settings.points, made.notes) == ("algorithm1", "dense", [])
+    needed = required_perception_nets(made, AnimateOptions(), found.landmarker)
+    assert needed["landmarker"] == "mesh468"
+
+
+def test_dlibs_points_do_not_drive_what_learned_from_a_mesh(recorded, tmp_path, messages):
+    store = Store(str(tmp_path))
+    found = checkpoints.model_source_from_checkpoint(recorded(), None, store, messages.append)
+    on_dlib = checkpoints.apply_settings_without_run(found, ["perception.faces=dlib"], store)
+    with pytest.raises(
+        UserError, match="fitted to points dense, and landmarker dlib68 gives none; those do: me"
+    ):
+        required_perception_nets(on_dlib.load("cpu", "fp32"), AnimateOptions(), on_dlib.landmarker)
+
+
+def test_a_landmarker_that_nobody_knows_is_an_error(recorded, tmp_path, messages):
+    path = recorded(keypoints={"landmarker": "os.system"})
+    with pytest.raises(
+        UserError, match=r"landmarker 'os\.system': expected one of mesh468_iris, mesh468, dlib68"
+    ):
+        checkpoints.model_source_from_checkpoint(path, None, Store(str(tmp_path)), messages.append)
+
+
+def test_a_head_is_chosen_by_name_and_its_lack_names_the_option(recorded, tmp_path, messages):
+    store, path = Store(str(tmp_path)), recorded(head="lsfm")
+    found = checkpoints.model_source_from_checkpoint(path, None, store, messages.append)
+    made = found.load("cpu", "fp32")
+    told = (
+        r"draws head lsfm: weights lsfm .* are missing: .*; or --set headgan.head=analytic_head draws another"
+    )
+    with pytest.raises(UserError, match=told):
+        checkpoints.check_chosen_nets(found, made)
+    by_name = checkpoints.apply_settings_without_run(found, ["headgan.head=analytic_head"], store)
+    made = by_name.load("cpu", "fp32")
+    checkpoints.check_chosen_nets(by_name, made)
+    assert made.nets == ("analytic_head",)
+    assert made.provenance["head"] == "analytic_head"
+    with pytest.raises(
+        UserError, match=r"--set headgan.head=medusa: without --run there is only .* headgan.head="
+    ):
+        checkpoints.apply_settings_without_run(found, ["headgan.head=medusa"], store)
+
+
+def test_a_model_without_a_record_says_its_default_once(headgan_state, tmp_path, messages):
+    save_file(headgan_state, tmp_path / "m.safetensors", metadata={"reenact": json.dumps(ABOUT)})
+    found = checkpoints.model_source_from_checkpoint(
+        tmp_path / "m.safetensors", None, Store(str(tmp_path)), messages.append
+    )
+    (note,) = found.load("cpu", "fp32").notes
+    assert note.startswith("this checkpoint does not record how faces were fitted: by default, 68 landmarks")
+    assert not any("fitted" in line for line in messages)

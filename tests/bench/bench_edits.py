@@ -29,7 +29,7 @@ from models.headgan.inference import HeadGanReenactor
 from models.headgan.spec import SPEC
 from models.loading import load_reenactor
 from models.perception.head.default_head import get_analytic_head
-from models.perception.head.landmark_fit import LandmarkFitOptions, fit_video_landmarks
+from models.perception.head.face_fitter import FaceFitSettings, fit_video
 from models.perception.head.pose import rotation_to_euler
 from models.reenactor import FaceFrames, MotionEdit, MotionTransfer
 from pipelines.animate.perception import PerceptionNets, load_perception_nets
@@ -226,7 +226,8 @@ def landmarks(nets: PerceptionNets, pictures: np.ndarray) -> np.ndarray:
 def found(nets: PerceptionNets, pictures: np.ndarray) -> Found:
     """Pictures of one head -> what it does in them."""
     large = [Image.fromarray(one).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for one in pictures]
-    fit, good = fit_video_landmarks(MODEL, landmarks(nets, np.stack(large)), LandmarkFitOptions())
+    points = landmarks(nets, np.stack(large))
+    fit, good = fit_video(MODEL, points, points, FaceFitSettings())
     lost = np.where(good, 0.0, np.nan)
     return Found(rotation_to_euler(fit.rotation) + lost[:, None], fit.exp[:, AT_JAW] + lost, fit.id)
 

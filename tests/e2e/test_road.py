@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
+from skimage import data
 
 from models.provenance import ProvenanceKind, provenance_kind
 from models.weights import THIRD_PARTY_WEIGHTS
@@ -41,7 +43,8 @@ def test_labels_of_records_come_from_a_closed_set_and_none_is_random(micro):
     (found,) = json.loads(report.read_text())["protocols"].values()
     labels = {tuple(label) for record in found["own"] for label in record["provenance"].items()}
     assert labels == {
-        ("kp_detector", "distilled"), ("perceptual_net", "efficientnet_lite0"), ("tokens", "none")
+        ("kp_detector", "distilled"), ("perceptual_net", "efficientnet_lite0"), ("tokens", "none"),
+        ("head", "analytic_head"), ("face_points", "mesh468"),
     }  # fmt: skip
 
 
@@ -55,10 +58,29 @@ def test_labels_of_records_and_checkpoints_are_known_and_none_tells_of_random_we
     labels = {what for one in (*records, *trained) for what in one["provenance"].values()}
     assert {provenance_kind(what) for what in labels} <= {
         ProvenanceKind.DISTILLED, ProvenanceKind.OTHER_NET, ProvenanceKind.TOKENS, ProvenanceKind.UNUSED,
+        ProvenanceKind.OTHER_HEAD, ProvenanceKind.OTHER_POINTS,
     }  # fmt: skip
     assert {"distilled", "efficientnet_lite0"} <= labels
     assert {one for record in records for one in record["weights"]} <= set(THIRD_PARTY_WEIGHTS)
     assert {record["method"] for record in records} == {"fsrt", "headgan", "copy_source", "codec"}
+
+
+def test_headgan_is_animated_with_the_fitter_that_it_was_trained_with(micro, tmp_path):
+    """The micro run fits Algorithm 1 to dense points; a run file that says otherwise changes nothing."""
+    (path,) = (micro.store / "whole").glob("train.headgan.decay/*/model.safetensors")
+    about = checkpoints.load_checkpoint(path)[1]
+    assert about["fit3dmm"]["backend"] == "algorithm1"
+    assert (about["fit3dmm"]["points"], about["keypoints"]["landmarker"]) == ("dense", "mesh468_iris")
+    Image.fromarray(data.astronaut()[:300, 80:400]).save(tmp_path / "face.png")
+    out = tmp_path / "out.png"
+    done = micro.call(
+        "animate", str(tmp_path / "face.png"), "--frontal", "--out", str(out), "--run", MICRO,
+        "--model", "headgan", "--set", "fits.main.alignments=1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "with fit3dmm.alignments 5 (1 in the run): so are faces fitted here" in done.stderr + done.stdout
+    assert "head: analytic_head" in Image.open(out).text["reenact.provenance"]
+    assert "face_points: mesh468" in Image.open(out).text["reenact.provenance"]
 
 
 def test_run_again_and_nothing_runs(micro):

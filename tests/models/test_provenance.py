@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
 from models import provenance
 from models.fsrt.detector_task import DISTILLED_KEYPOINT_DETECTOR_PROVENANCE
+from models.headgan.config import HeadModelName
+from models.perception import NETS
 from models.provenance import ProvenanceKind
 from models.spec import load_model_spec
 
@@ -103,10 +106,19 @@ def test_in_one_line():
         ("fine-tuned from headgan_vox_d", ProvenanceKind.FINE_TUNED),
         ("none", ProvenanceKind.TOKENS),
         ("transcripts", ProvenanceKind.TOKENS),
+        (provenance.head_provenance("lsfm"), ProvenanceKind.PUBLISHED),
+        (provenance.head_provenance("analytic_head"), ProvenanceKind.OTHER_HEAD),
+        (provenance.MESH_POINTS, ProvenanceKind.OTHER_POINTS),
+        (provenance.LANDMARK_POINTS, ProvenanceKind.OTHER_POINTS),
+        ("deca", ProvenanceKind.OTHER_NET),
     ],
 )
 def test_what_is_said_of_weights_is_of_one_kind(what, kind):
     assert provenance.provenance_kind(what) is kind
+
+
+def test_heads_are_those_that_headgan_can_draw():
+    assert {*provenance.OTHER_HEADS, provenance.PAPER_HEAD} == set(get_args(HeadModelName)) <= set(NETS)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from models.errors import InvalidSettings
 from models.perception import NETS
 from models.perception.head.default_head import get_analytic_head
 from models.perception.head.landmark_fit import rotation_exp
 from models.perception.head.pose import project
-from pipelines.errors import Rejected, UserError
+from pipelines.errors import Rejected
 from pipelines.preprocess.clips import ClipsConfig, cut_clips
 from pipelines.preprocess.download import DownloadConfig, download_or_render
 from pipelines.preprocess.fit3dmm import Fit3dmmConfig, fill_short_mask_gaps, fit_clips, longest_invalid_run
@@ -313,12 +314,12 @@ def test_dense_points_give_the_pose_within_a_degree(dense, dense_fit):
 
 def test_dense_points_of_a_model_that_does_not_know_them_are_refused(dense):
     model = replace(dense[0], dense_index=None)
-    with pytest.raises(UserError, match="does not say which vertices"):
+    with pytest.raises(InvalidSettings, match="does not say which vertices"):
         fits_of([dense[1]], {"analytic_head": model}, backend="algorithm1", points="dense")
 
 
 def test_dense_points_of_another_number_are_refused(dense):
-    with pytest.raises(UserError, match=r"keypoints have \d+ points, model analytic knows 468"):
+    with pytest.raises(InvalidSettings, match=r"keypoints have \d+ points, model analytic knows 468"):
         fits_of([dense[1]], backend="algorithm1", points="dense")
 
 

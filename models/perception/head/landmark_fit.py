@@ -122,26 +122,6 @@ def fit_landmarks(model: MorphableModel, landmarks: np.ndarray, options: Landmar
     return replace(fit, error=landmark_fit_error(model, fit, landmarks))
 
 
-def fit_video_landmarks(
-    model: MorphableModel, landmarks: np.ndarray, options: LandmarkFitOptions, max_error: float = 0.1
-) -> tuple[FaceFit, np.ndarray]:
-    """landmarks (T,68,2), pixels, NaN where there is no face, but not everywhere -> the fit of one person
-    over all frames, and (T,) bool which frames' own fit counts: that which is off by at most `max_error` of
-    the face's size (`face_size`). The others are bridged (`interpolate_fit`), but for their error, which is
-    told; where none counts all stay as they are.
-    """
-    size = face_size(landmarks)
-    seen = np.flatnonzero(size > 1)
-    found = fit_landmarks(model, landmarks[seen], options)
-    good = found.error <= max_error * size[seen]
-    kept = good if good.any() else np.ones_like(good)
-    fit = interpolate_fit(found.select_frames(kept), seen[kept], len(landmarks))
-    fit.error[seen] = found.error
-    counts = np.zeros(len(landmarks), bool)
-    counts[seen[good]] = True
-    return fit, counts
-
-
 def face_size(landmarks: np.ndarray) -> np.ndarray:
     """landmarks (T,68,2) -> (T,): the mean of their width and height; NaN where they are."""
     return np.ptp(landmarks, axis=1).mean(1)

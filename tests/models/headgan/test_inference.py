@@ -19,7 +19,11 @@ from models.headgan.network import Generator
 from models.headgan.spec import SPEC
 from models.loading import load_reenactor
 from models.perception.head.default_head import get_analytic_head
+from models.perception.head.pose import project
 from models.reenactor import ClipFrames, FaceFrames, MotionEdit, MotionTransfer
+from pipelines.animate.driving import select_face_frames
+from pipelines.preprocess.fit3dmm import Fit3dmmConfig, fit_clips
+from tests.video_files import RUNTIME
 
 HEADS = {"analytic_head": get_analytic_head()}
 NET = Architecture(image_size=32, width=4, hidden=8, audio=5)
@@ -409,3 +413,77 @@ def test_a_net_without_flow_shows_neither_flow_nor_warped_source(about, clip):
     )
     made.set_frozen_nets(HEADS)
     assert list(made.visualize(*pair(clip, [0], [3]))) == ["NMFC"]
+
+
+# --- the fitter on record -----------------------------------------------------------------------------------
+DENSE_FITS = {"backend": "algorithm1", "points": "dense", "alignments": 5, "camera_target": "fitted"}
+
+
+@pytest.fixture(scope="module")
+def meshed(about):
+    """Of a checkpoint that learned from Algorithm 1 on the mesh's points."""
+    recorded = about | {"fit3dmm": DENSE_FITS, "keypoints": {"landmarker": "mesh468_iris"}}
+    made = HeadGanReenactor(lively(NET), CheckpointModelSettings.from_metadata(recorded), {"tokens": "none"})
+    made.set_frozen_nets(HEADS)
+    return made
+
+
+@pytest.fixture(scope="module")
+def shown_with_mesh(shown, turning):
+    """The frames with the mesh's points, exactly where the clip's head has them."""
+    head, motion = get_analytic_head(), turning.motion
+    shapes = head.shape(motion.identity, motion.expression)[:, head.dense_index]
+    dense = project(
+        np.einsum("nk,tnkc->tnc", head.dense_weight, shapes),
+        motion.scale,
+        motion.rotation,
+        motion.translation,
+    )
+    return dataclasses.replace(shown(), dense=dense.astype(np.float32))
+
+
+def test_what_drives_is_fitted_as_the_checkpoint_says(meshed, shown_with_mesh):
+    assert meshed.reads == ("landmarks", "dense", "audio_features")
+    driving = meshed.extract_motion(shown_with_mesh)
+    scene = meshed.encode_sources(select_face_frames(shown_with_mesh, np.arange(12) == 0))
+    packed = meshed.transfer_motion(scene, driving, driving, MotionTransfer())["packed"][:, -1]
+    points = {"landmarks": shown_with_mesh.landmarks / 2, "dense": shown_with_mesh.dense / 2}  # 64 px to 32
+    (stored,) = fit_clips(
+        {"keypoints": [{"__key__": "k"} | points]}, Fit3dmmConfig(**DENSE_FITS), HEADS, RUNTIME
+    )
+    n_id, n_exp = get_analytic_head().n_id, get_analytic_head().n_exp
+    np.testing.assert_array_equal(packed[:, n_id : n_id + n_exp], stored["exp_coeffs"])
+    np.testing.assert_array_equal(packed[:, n_id + n_exp], stored["scale"])
+
+
+def test_frames_without_the_points_on_record_are_refused(meshed, shown):
+    with pytest.raises(ValueError, match="headgan reads dense; these frames come without"):
+        meshed.extract_motion(shown())
+
+
+def test_the_label_names_the_head_and_the_points(reenactor, meshed):
+    assert meshed.provenance == {"tokens": "none", "head": "analytic_head", "face_points": "mesh468"}
+    assert reenactor.provenance["face_points"] == "landmarks68"
+
+
+def test_a_head_of_other_components_than_the_net_learned_with_is_refused(about):
+    head = get_analytic_head()
+    mine = about | {"head_components": [head.n_id, head.n_exp]}
+    HeadGanReenactor(lively(NET), CheckpointModelSettings.from_metadata(mine), {}).set_frozen_nets(HEADS)
+    made = HeadGanReenactor(
+        lively(NET), CheckpointModelSettings.from_metadata(about | {"head_components": [157, 28]}), {}
+    )
+    found = rf"has {head.n_id} identity and {head.n_exp} .* learned with one of 157 and 28: draw the head"
+    with pytest.raises(InvalidSettings, match=found):
+        made.set_frozen_nets(HEADS)
+    with pytest.raises(InvalidFile, match=r"head_components \[0, 28\]: expected two whole numbers"):
+        CheckpointModelSettings.from_metadata(about | {"head_components": [0, 28]})
+
+
+def test_a_clip_fitted_with_another_head_is_refused(reenactor, clip):
+    other = copy.copy(clip)
+    other.fields = clip.fields | {"exp_coeffs": np.zeros((12, 3), np.float32)}
+    with pytest.raises(
+        InvalidSettings, match=rf"clip {clip.key}: fits of .* and 3 expression .*fits.NAME.model"
+    ):
+        reenactor.drive(*pair(other, [0], [1]))

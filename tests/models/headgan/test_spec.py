@@ -43,8 +43,8 @@ def test_a_phase_reads_what_its_settings_use(phase):
     assert "id_frames" in SPEC.reads(replace(CONFIG, identity="frame"), phase)["fit3dmm"]
     deaf = replace(CONFIG, net=Architecture(audio=0))
     assert set(SPEC.reads(deaf, phase)) == {"clips", "fit3dmm"}
-    assert SPEC.extra_sections(CONFIG) == ("speech",)
-    assert SPEC.extra_sections(deaf) == ()
+    assert SPEC.extra_sections(CONFIG) == ("fit3dmm", "keypoints", "speech")
+    assert SPEC.extra_sections(deaf) == ("fit3dmm", "keypoints")
 
 
 def test_data_that_fit_pass():

@@ -8,7 +8,6 @@ from models.perception.head.landmark_fit import (
     LandmarkFitOptions,
     fit_affine_camera,
     fit_landmarks,
-    fit_video_landmarks,
     interpolate_fit,
     neutral_fit,
     rotation_exp,
@@ -159,14 +158,3 @@ def test_neutral_is_the_mean_head_seen_from_the_front():
     fit = neutral_fit(get_analytic_head(), 3)
     assert (rotation_to_euler(fit.rotation) == 0).all()
     assert np.isnan(fit.error).all()
-
-
-def test_a_video_is_bridged_where_there_is_no_face_and_where_the_fit_is_far_off():
-    points, truth = made_up()
-    points[4:7] = np.nan
-    points[12] = points[12, ::-1]
-    fit, counts = fit_video_landmarks(get_analytic_head(), points, OPTIONS)
-    assert np.flatnonzero(~counts).tolist() == [4, 5, 6, 12]
-    assert np.isnan(fit.error[4:7]).all()
-    assert fit.error[12] > 10 * fit.error[11]
-    assert np.abs(rotation_to_euler(fit.rotation) - truth["angles"]).max() < 8
