@@ -11,6 +11,7 @@ the clip.
 | vox_max | the clip's square | as in the recording, at most `size` | all | FSRT beyond the frame |
 | vox512 | the clip's square | `size` | all | PIR |
 | ffhq256 | a square about a frame's landmarks, as FFHQ but upright | `size` | one in `every` | directions |
+| clip_square | the clip's square | the clip's | all | evaluation: the clip before its codec |
 """
 
 from __future__ import annotations
@@ -58,6 +59,18 @@ def cut_vox512(
 ) -> Iterator[Sample]:
     """A recording and its clips -> the clips' squares at one size: frames, affine, frame_at."""
     return _squares(inputs, config, lambda crop: config.frame_side)
+
+
+def cut_clip_square(
+    inputs: Inputs,
+    config: CropViewConfig,
+    nets: Mapping[str, object],
+    runtime: RuntimeConfig,
+) -> Iterator[Sample]:
+    """A recording and its clips -> the clips' frames cut once more: frames, affine, frame_at. Frame for frame
+    what `clips` cut before its codec; by the same codec, the same bytes."""
+    side = inputs["clips"][0]["clip"]["size"]  # one for all clips of a run
+    return _squares(inputs, config, lambda crop: side)
 
 
 def cut_ffhq256(

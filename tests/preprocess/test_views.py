@@ -11,12 +11,14 @@ from pipelines.errors import Rejected
 from pipelines.preprocess.clips import ClipsConfig, FrameCodecConfig, cut_clips
 from pipelines.preprocess.views import (
     CropViewConfig,
+    cut_clip_square,
     cut_ffhq256,
     cut_square,
     cut_vox512,
     cut_vox_max,
     face_square,
 )
+from storage.frame_codec import encode_images
 from storage.shards import encode_sample
 from tests.video_files import RUNTIME
 
@@ -156,6 +158,34 @@ def test_vox512_has_one_size_and_the_clips_keys(video):
     encode_sample(view)
 
 
+# --- the clip before its codec ---
+@pytest.mark.parametrize(("box", "more"), BOXES)
+def test_the_clips_square_is_the_clip_before_its_codec(video, box, more):
+    """The codec's loss is all that is between them, where the square was stretched or left the frame too."""
+    inputs = inputs_of(video, box, config(**more))
+    (clip,) = inputs["clips"]
+    exact = CropViewConfig(recipe="clip_square", frames=FrameCodecConfig(codec="png"))
+    (view,) = cut_clip_square(inputs, exact, {}, RUNTIME)
+    assert encode_images(view["frames"].decode()) == clip["frames"]
+    error = view["frames"].decode().astype(float) - clip["frames"].decode()
+    assert 40 < 10 * np.log10(255**2 / (error**2).mean()) < 60
+
+
+def test_the_clips_square_by_the_clips_codec_is_the_same_bytes(video):
+    inputs = inputs_of(video, [100, 40, 260, 200], config(), 10, 40)
+    (view,) = cut_clip_square(inputs, CropViewConfig(recipe="clip_square"), {}, RUNTIME)
+    assert view["__key__"] == inputs["clips"][0]["__key__"]
+    assert view["frames"] == inputs["clips"][0]["frames"]
+
+
+def test_points_of_the_clip_are_points_of_its_square(video):
+    inputs = inputs_of(video, [100, 40, 260, 200], config())
+    (view,) = cut_clip_square(inputs, CropViewConfig(recipe="clip_square"), {}, RUNTIME)
+    points = np.random.default_rng(0).uniform(0, 64, (50, 4, 2))
+    np.testing.assert_array_equal(map_points_to_view(points, view["affine"], view["frame_at"]), points)
+    encode_sample(view)
+
+
 def test_ffhq_leaves_out_frames_without_landmarks_or_with_one_outside(video):
     settings = config()
     inputs = inputs_of(video, [100, 40, 260, 200], settings)
@@ -204,6 +234,13 @@ def test_face_squares_are_those_of_the_directions(name):
     assert cut.std() == pytest.approx(wanted["std"], abs=near)
     np.testing.assert_allclose(cut.ravel()[:16], wanted["first16"], atol=0 if name == "inside" else 1)
     np.testing.assert_allclose(cut.ravel()[-4:], wanted["last4"], atol=0 if name == "inside" else 1)
+
+
+def test_a_size_of_the_clips_square_is_refused():
+    with pytest.raises(
+        ValueError, match=r"size 128: recipe clip_square has the clips' own, clips.size; leave"
+    ):
+        CropViewConfig(recipe="clip_square", size=128)
 
 
 @pytest.mark.parametrize("bad", [{"recipe": "vox_max", "size": 63}, {"size": 3}, {"every": 0}])
