@@ -41,7 +41,7 @@ def reached(graph, project_code):
 def test_the_nodes_are_those_of_the_design(graph):
     assert list(graph.nodes) == [
         "recordings", "download", "clips", "keypoints.main", "fit3dmm.main", "identity", "speech.main",
-        "identity_check", "corpus",
+        "views.truth", "identity_check", "corpus",
         "train.fsrt.keypoints", "train.fsrt.warmup", "train.fsrt.perceptual", "train.fsrt.adversarial",
         "train.headgan.adversarial", "train.headgan.decay", "pairs.self",
         *(f"generate.{method}.self" for method in ("truth", "copy_source", "codec", "fsrt", "headgan")),
@@ -60,10 +60,10 @@ def test_fsrt_reads_neither_speech_nor_3dmm(graph):
 
 
 def test_one_table_of_pairs_serves_both_models_and_asks_for_what_each_is_driven_with(graph):
-    assert set(graph["pairs.self"].reads) == {"recordings", "clips", "fit3dmm", "speech"}
+    assert set(graph["pairs.self"].reads) == {"recordings", "clips", "fit3dmm", "speech", "scored_frames"}
     assert {graph[f"generate.{model}.self"].units for model in ("fsrt", "headgan")} == {"pairs.self"}
     alone = build_graph(load_config(DEMO, ["models=[fsrt]"]).config)
-    assert set(alone["pairs.self"].reads) == {"recordings", "clips"}
+    assert set(alone["pairs.self"].reads) == {"recordings", "clips", "scored_frames"}
 
 
 def test_a_run_that_scores_several_sources_is_refused_before_headgan_trains():
@@ -118,7 +118,7 @@ def test_every_run_file_builds(name):
 
 
 def test_views_are_cut_for_who_asks(graph):
-    assert not [node for node in graph.nodes if node.startswith("views.")]
+    assert [node for node in graph.nodes if node.startswith("views.")] == ["views.truth"]  # by evaluation
     asked = build_graph(load_config(DEMO, ["also=[views.ffhq256,views.vox512]"]).config)
     assert {"clips", "keypoints.main"} <= asked.upstream("views.ffhq256")
     assert "keypoints.main" not in asked.upstream("views.vox512")
@@ -376,12 +376,13 @@ DISTRIBUTIONS = {
 }
 NO_MATTER = {
     "clips": {"ffmpeg", "imageio_ffmpeg"},  # they find and call the tool, whose version is in the key
+    "views": {"ffmpeg", "imageio_ffmpeg", "simplejpeg"},  # as of clips; and the codec of other views
     "keypoints": {"av", "pillow"},  # they decode frames that are stored in another way than this run's
     "identity": {"av", "pillow"},
     "corpus": {"av", "pillow"},
     "pairs": {"av", "pillow"},
     "train": {"av", "pillow"},  # and pillow writes the sample grid, which is only looked at
-    "generate": {"av"},  # it decodes frames that are stored in another way than this run's
+    "generate": {"av", "simplejpeg"},  # they decode frames that are stored in another way than this run's
     "features": {"simplejpeg", "av"},
     "score": {"simplejpeg", "av"},
     "samples": {"simplejpeg", "av"},
@@ -409,10 +410,12 @@ def test_every_library_that_computes_for_a_node_is_in_its_key(graph, reached, pr
 def test_who_reads_frames_has_their_decoder_in_its_key(graph, reached):
     for node in graph:
         if any("frames" in read.fields for read in node.reads.values()):
-            generated = all(
-                r.node.startswith("generate.") for r in node.reads.values() if "frames" in r.fields
+            lossless = all(
+                r.node.startswith(("generate.", "views.truth"))
+                for r in node.reads.values()
+                if "frames" in r.fields
             )
-            assert ("pillow" if generated else "simplejpeg") in node.packages, node.name
+            assert ("pillow" if lossless else "simplejpeg") in node.packages, node.name
             assert "storage.frame_codec.decode_image" in reached(node.name), node.name
     stored = build_graph(load_config(DEMO, ["clips.frames.codec=h264"]).config)
     assert "av" in stored["train.fsrt.warmup"].packages

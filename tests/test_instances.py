@@ -124,13 +124,18 @@ def test_one_corpus_trains_another_holds_sources_and_a_third_drives(portraits):
     assert {role: (read.node, read.by) for role, read in model.items() if role != "pairs"} == {
         f"{side}.{role}": (f"{node}@{corpus}", f"{side}_recording")
         for side, corpus in (("source", "faces"), ("driving", "talks"))
-        for role, node in (("clips", "clips"), ("fit3dmm", "fit3dmm.main"), ("speech", "speech.main"))
+        for role, node in (
+            ("clips", "clips"),
+            ("scored_frames", "views.truth"),
+            ("fit3dmm", "fit3dmm.main"),
+            ("speech", "speech.main"),
+        )
     }
     assert {"source.recordings", "driving.recordings", "driving.fit3dmm"} < set(
         graph["pairs.portraits"].reads
     )
-    assert set(graph["generate.driving.portraits"].reads) == {"pairs", "driving.clips"}
-    assert set(graph["generate.copy_source.portraits"].reads) == {"pairs", "source.clips"}
+    assert set(graph["generate.driving.portraits"].reads) == {"pairs", "driving.scored_frames"}
+    assert set(graph["generate.copy_source.portraits"].reads) == {"pairs", "source.scored_frames"}
 
 
 def test_the_corpora_of_a_protocol_are_labels(portraits, environment):

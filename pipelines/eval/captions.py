@@ -12,6 +12,20 @@ BASELINE_TEXTS: dict[str, str] = {
     COPY_METHOD: "the source frame, unchanged: what a model must beat",
     CODEC_METHOD: "the ground truth through our MP4 (H.264 crf 18): as good as a video file can look",
 }
+LOSSLESS_FRAMES_TEXT = (
+    "Sources, driving frames and ground truth were cut from the recordings, which are compressed as their "
+    "source has them, and kept without loss: since then nothing scored has been through a lossy codec, but "
+    "for the baseline codec, and frames of other code that came as video or JPEG."
+)
+LOSSY_FRAMES_TEXT = (
+    "Sources, driving frames and ground truth are the clips as they are stored: cut from the recordings and "
+    "compressed once more, as {frames}. Set eval.frames_from: views.truth to score against lossless frames."
+)
+
+
+def scored_frames_caption(frames: str, lossless: bool) -> str:
+    """What the frames are that a protocol takes. frames: how they are kept (describe_frame_codec)."""
+    return LOSSLESS_FRAMES_TEXT if lossless else LOSSY_FRAMES_TEXT.format(frames=frames)
 
 
 def sample_grid_column_titles(model: str, has_truth: bool = True) -> list[str]:

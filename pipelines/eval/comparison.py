@@ -69,6 +69,7 @@ class ProtocolResults:
         """For report.json."""
         return {
             "protocol": self.about.protocol,
+            "frames": self.about.frames,
             "rejected": self.about.rejected,
             "models": self.models,
             "provenance": self.provenance,

@@ -10,6 +10,7 @@ from msgspec import Struct, field
 from pipelines.eval.methods import METHOD_FUNCTIONS
 from pipelines.eval.metrics import METRICS
 from pipelines.eval.protocols import EvaluationProtocol
+from pipelines.eval.scored_frames import CLIPS_FAMILY, VIEW_FAMILY_PREFIX, check_scored_family_name
 from storage.uris import ExpandedPath
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -27,7 +28,7 @@ class ExternalMethodConfig(Struct, frozen=True, kw_only=True):
 
 
 class EvalConfig(Struct, frozen=True, kw_only=True):
-    not_in_key: ClassVar[tuple[str, ...]] = ("data",)
+    not_in_key: ClassVar[tuple[str, ...]] = ("data", "frames_from")
 
     protocols: dict[str, EvaluationProtocol | None] = field(
         default_factory=lambda: {"self": EvaluationProtocol()}
@@ -36,6 +37,10 @@ class EvalConfig(Struct, frozen=True, kw_only=True):
     data: str = ""
     """The corpus whose test clips are sources and drivings, unless a protocol says; empty = that of the
     first model."""
+    frames_from: str = CLIPS_FAMILY
+    """The family whose frames are sources, driving frames and truth, unless a protocol says: `clips`, as they
+    are stored (JPEG by default), or a view of recipe clip_square, as views.truth: the test clips without
+    loss."""
     metrics: tuple[str, ...] = tuple(METRICS)
     """Names from pipelines/eval/metrics, of protocols whose pairs have a ground truth."""
     methods: dict[str, ExternalMethodConfig] = field(default_factory=dict)
@@ -44,6 +49,7 @@ class EvalConfig(Struct, frozen=True, kw_only=True):
     """Of the model's last phase: its last step, or the step of the best validation PSNR."""
 
     def __post_init__(self) -> None:
+        check_scored_family_name(self.frames_from)
         unknown = [name for name in self.metrics if name not in METRICS]
         if unknown or not self.metrics:
             raise ValueError(f"metrics {list(self.metrics)}: expected some of {', '.join(METRICS)}")
@@ -61,6 +67,11 @@ class EvalConfig(Struct, frozen=True, kw_only=True):
     def active_protocols(self) -> dict[str, EvaluationProtocol]:
         """The protocols that are not left out."""
         return {name: protocol for name, protocol in self.protocols.items() if protocol is not None}
+
+    def scored_view(self, protocol: EvaluationProtocol) -> str:
+        """The view that a protocol takes frames from; "" = none, the clips themselves."""
+        family = protocol.frames_from or self.frames_from
+        return "" if family == CLIPS_FAMILY else family.removeprefix(VIEW_FAMILY_PREFIX)
 
 
 class ReportConfig(Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.engine.keys import lookup_setting
 from pipelines.eval.methods import COPY_METHOD, METHOD_FUNCTIONS
+from pipelines.eval.scored_frames import SCORED_VIEW_RECIPE, is_lossless
 
 if TYPE_CHECKING:
     from pipelines.config import RunConfig
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
     from pipelines.engine.units import Units
 
 PNG_COMPRESSION_RATIO = 0.6
-"""Bytes of a lossless frame over those of its pixels: 0.55 on rendered heads of 64 px, 0.46 of 128 px."""
+"""Bytes of a lossless frame over those of its pixels, rather too many: 0.55 on rendered heads of 64 px, 0.46
+of 128 px, 0.32 to 0.53 on real faces of 256 px."""
 GENERATE_STAGE_PREFIX = "generate."
+SCORED_VIEW_STAGE = f"views.{SCORED_VIEW_RECIPE}"
 
 
 def estimate_frame_storage_bytes(frames: int, size: int) -> int:
@@ -28,6 +31,8 @@ def describe_frame_disk_usage(plans: Mapping[str, NodePlan], config: RunConfig) 
     dropped."""
     found = {}
     for name, plan in plans.items():
+        if plan.node.stage == SCORED_VIEW_STAGE and (text := _describe_scored_view(plan, plans, config)):
+            found[name] = text
         if not plan.node.stage.startswith(GENERATE_STAGE_PREFIX):
             continue
         pairs, size = plans[plan.node.units].units, lookup_setting(config, plan.node.config["size"])
@@ -40,6 +45,19 @@ def describe_frame_disk_usage(plans: Mapping[str, NodePlan], config: RunConfig) 
             text = f"about {_bytes(estimate_frame_storage_bytes(frames, size))}"
             found[name] = f"its {frames:,} frames of {size} px were dropped: {text}"
     return found
+
+
+def _describe_scored_view(plan: NodePlan, plans: Mapping[str, NodePlan], config: RunConfig) -> str:
+    """The lossless frames that a view has to cut, where it is known how many the clips have; else what one
+    takes. Nothing of a view that is there, or in another codec."""
+    if plan.has_artifact or not is_lossless(lookup_setting(config, f"{plan.node.config['views']}.frames")):
+        return ""
+    size, clips = config.clips.size, plans[plan.node.reads["clips"].node].artifact
+    if clips is None:
+        return f"keeps about {_bytes(estimate_frame_storage_bytes(1, size))} for each frame of {size} px"
+    wanted = _to_generate(plan)
+    frames = sum(row.frames for row in clips.manifest() if row.unit in wanted)
+    return f"keeps {frames:,} frames of {size} px: about {_bytes(estimate_frame_storage_bytes(frames, size))}"
 
 
 def _to_generate(plan: NodePlan) -> set[str]:

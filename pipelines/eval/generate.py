@@ -3,7 +3,8 @@
 Methods are the run's models, and what they are compared with: the truth (the driving frames at the judged
 size, of protocols that have one), `copy_source` (the source frame, unchanged) and `codec` (the
 truth through our own MP4). All are scored at the protocol's size: pictures of another size are resized, by
-area averages where they shrink, and everything is rounded to 8 bit, as a user would save it.
+area averages where they shrink, and everything is rounded to 8 bit, as a user would save it. The frames that
+all of them begin with, truth included, are the clips' as they are stored, or lossless (scored_frames.py).
 
 T = driving frames of a pair, S = the scored size, I = a model's own image size.
 """

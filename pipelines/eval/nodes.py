@@ -7,7 +7,8 @@
 
 P is a protocol of the run. Methods are its models and the baselines; the truth has frames and features, and
 is scored against nobody. Samples are frames that the report shows of a model, or of a method of other code.
-Only the features that a metric of the run reads are there.
+Only the features that a metric of the run reads are there. The clips' frames come as they are stored, or from
+a view that is the test clips without loss, where `frames_from` says so (scored_frames.py).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from pipelines.eval.metrics import METRICS
 from pipelines.eval.pair_clips import DRIVING_ROLE_PREFIX, SOURCE_ROLE_PREFIX
 from pipelines.eval.pairs import PAIR_COLUMNS
 from pipelines.eval.protocols import EvaluationProtocol
+from pipelines.eval.scored_frames import CLIPS_FAMILY, VIEW_FAMILY_PREFIX
 from pipelines.runs.graph_builder import GraphBuilder, protocol_corpora, training_loss_nets
 from storage.checkpoints import CHECKPOINT_FILES
 
@@ -44,6 +46,8 @@ PAIR_RECORDING_COLUMNS = {
     DRIVING_ROLE_PREFIX: "driving_recording",
 }
 """Side -> the column of the table of pairs that names the recordings of its clips."""
+SCORED_FRAMES_ROLE = "scored_frames"
+"""Role of the view whose frames stand for those of the clips."""
 GENERATED_CODEC = "png"
 """Codec of generated frames: without loss."""
 
@@ -107,6 +111,11 @@ class _ProtocolNodes(Struct, frozen=True):
             {"": source} if source == driving else {SOURCE_ROLE_PREFIX: source, DRIVING_ROLE_PREFIX: driving}
         )
 
+    @property
+    def view(self) -> str:
+        """Whose frames stand for those of the clips; "" = none."""
+        return self.run.config.eval.scored_view(self.protocol)
+
     def add(self) -> dict[str, Read]:
         """-> what the report reads of them."""
         self._pairs()
@@ -162,14 +171,34 @@ class _ProtocolNodes(Struct, frozen=True):
                     if read.node not in {families[one].node for one in others}:
                         families[f"{role}#{len(others) + 1}" if others else role] = read
             families["clips"] = Read(self.run.corpus_node_name("clips", corpus), (FRAMES_FEATURE,))
+            if self.view:
+                families[SCORED_FRAMES_ROLE] = self._view_read(corpus)
             reads |= {f"{side}{role}": read for role, read in families.items()}
         # fmt: off
         self.run.add_whole(self._at("pairs"), "eval.pairs:make_pairs", stage="pairs", table=True,
                        resources={},
                        reads=reads, writes=(*PAIR_COLUMNS, "recordings"),
-                       config={"protocol": f"eval.protocols.{self.name}"},
+                       config={"protocol": f"eval.protocols.{self.name}",
+                               "frames": f"views.{self.view}.frames" if self.view else "clips.frames"},
                        inputs="pipelines.eval.pairs:digest_external_files")
         # fmt: on
+
+    def _view_read(self, corpus: str) -> Read:
+        return Read(self.run.corpus_node_name(VIEW_FAMILY_PREFIX + self.view, corpus), (FRAMES_FEATURE,))
+
+    def _clip_reads(self, side: str, reads: Mapping[str, Read]) -> dict[str, Read]:
+        """reads: role -> what is read of the clips of one side; the frames of the clips are those of the view
+        where the protocol takes them there, all else of them stays."""
+        wanted = dict(reads)
+        if self.view and (clips := reads.get(CLIPS_FAMILY)) and FRAMES_FEATURE in clips.fields:
+            rest = tuple(field for field in clips.fields if field != FRAMES_FEATURE)
+            wanted[CLIPS_FAMILY] = replace(clips, fields=rest)
+            if not rest:
+                del wanted[CLIPS_FAMILY]
+            wanted[SCORED_FRAMES_ROLE] = self._view_read(self.sides[side])
+        return {
+            f"{side}{role}": replace(read, by=PAIR_RECORDING_COLUMNS[side]) for role, read in wanted.items()
+        }
 
     def _generate(
         self,
@@ -184,6 +213,7 @@ class _ProtocolNodes(Struct, frozen=True):
         self.run.add_keyed(self._at("generate", method), f"pipelines.eval.{function}",
                            units=self._at("pairs"), config=settings, codec=GENERATED_CODEC,
                            drops=not self.run.config.runtime.keep_frames,
+                           reads_codec=self.run.config.views[self.view].frames.codec if self.view else None,
                            reads={"pairs": Read(self._at("pairs"), PAIR_COLUMNS), **reads}, **more)
         # fmt: on
 
@@ -205,13 +235,11 @@ class _ProtocolNodes(Struct, frozen=True):
         """It reads the clips of one side alone, where each has a corpus of its own."""
         packages = ("av",) if method in BASELINE_METHODS else ()
         other = DRIVING_ROLE_PREFIX if method == COPY_METHOD else SOURCE_ROLE_PREFIX
-        clips = {
-            f"{side}clips": Read(
-                self.run.corpus_node_name("clips", corpus), (FRAMES_FEATURE,), by=PAIR_RECORDING_COLUMNS[side]
-            )
-            for side, corpus in self.sides.items()
-            if side != other
-        }
+        clips: dict[str, Read] = {}
+        for side, corpus in self.sides.items():
+            if side != other:
+                own = Read(self.run.corpus_node_name("clips", corpus), (FRAMES_FEATURE,))
+                clips |= self._clip_reads(side, {CLIPS_FAMILY: own})
         # fmt: off
         self._generate(method, f"generate:{METHOD_FUNCTIONS[method]}", clips, self._settings("size"),
                        stage=f"generate.{METHOD_FUNCTIONS[method]}", writes=(FRAMES_FEATURE,),
@@ -224,11 +252,10 @@ class _ProtocolNodes(Struct, frozen=True):
         name = CHECKPOINT_FILES[config.eval.checkpoint]
         files = {role: (node, name) for role, node in model.checkpoints.items()}
         use = UsedCheckpoints("pipelines.eval.evaluated_models:load_evaluated_model", files)
-        reads = {
-            f"{side}{role}": replace(read, by=PAIR_RECORDING_COLUMNS[side])
-            for side, corpus in self.sides.items()
-            for role, read in self.run.resolve_model_reads(model.name, model.reads, corpus).items()
-        }
+        reads: dict[str, Read] = {}
+        for side, corpus in self.sides.items():
+            own = self.run.resolve_model_reads(model.name, model.reads, corpus)
+            reads |= self._clip_reads(side, own)
         # fmt: off
         self._generate(model.name, "generate:generate_frames", reads, self._settings("size", "motion"),
                        stage=f"generate.{model.spec.name}",

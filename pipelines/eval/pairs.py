@@ -32,10 +32,12 @@ from pipelines.dataset.recording_table import read_recording_people
 from pipelines.errors import UserError
 from pipelines.eval.pair_clips import DRIVING_ROLE_PREFIX, SOURCE_ROLE_PREFIX
 from pipelines.eval.protocols import EvaluationProtocol
+from pipelines.eval.scored_frames import describe_frame_codec, is_lossless
 from pipelines.preprocess.recordings import hash_bucket_count, recording_bucket
 
 if TYPE_CHECKING:
     from pipelines.engine.node import NodeContext
+    from pipelines.preprocess.clips_config import FrameCodecConfig
     from storage.families import Artifact
 
 PAIRS_FILE, PAIR_LIST_FILE, PAIRS_SUMMARY_FILE = "pairs.parquet", "pairs.csv", "about.json"
@@ -55,6 +57,10 @@ class PairsConfig(Interface):
 
     @property
     def protocol(self) -> EvaluationProtocol: ...
+    @property
+    def frames(self) -> FrameCodecConfig:
+        """How the frames are stored that the protocol takes."""
+        ...
 
 
 class ClipFamilyIndex(Interface):
@@ -117,6 +123,10 @@ class PairsSummary(Struct, frozen=True, kw_only=True):
     protocol: str
     """The protocol's id: values of two methods stand in one table if this is the same."""
     has_truth: bool
+    frames: str = ""
+    """What sources, driving frames and truth have been through since they were cut from the recordings."""
+    lossless: bool = False
+    """Whether that is no codec with a loss."""
     rejected: dict[str, int] = field(default_factory=dict)
     """Node -> test clips that it has not, e.g. {"fit3dmm": 2}; a clip may count for several."""
 
@@ -133,9 +143,10 @@ class CandidateClips(Struct, frozen=True):
 
 def make_pairs(ctx: NodeContext) -> None:
     """The whole node: pairs.parquet, pairs.csv and about.json. Inputs: `recordings`, `clips`, and every other
-    family that a model of the run is driven with; of two corpora, those of each under `source.` and
-    `driving.`."""
+    family that a model of the run is driven with, `scored_frames` among them where the frames are those of a
+    view; of two corpora, those of each under `source.` and `driving.`."""
     protocol: EvaluationProtocol = ctx.config.protocol
+    stored: FrameCodecConfig = ctx.config.frames
     if f"{SOURCE_ROLE_PREFIX}recordings" in ctx.inputs:
         source = read_candidate_clips(ctx.inputs, SOURCE_ROLE_PREFIX, protocol.sources)
         driving = read_candidate_clips(ctx.inputs, DRIVING_ROLE_PREFIX, 1)
@@ -149,12 +160,15 @@ def make_pairs(ctx: NodeContext) -> None:
     write_pairs(ctx.out / PAIRS_FILE, pairs)
     write_pair_list(ctx.out / PAIR_LIST_FILE, pairs)
     about = PairsSummary(
-        protocol=protocol.protocol_id(len(pairs), pair_list_digest(pairs)),
+        protocol=protocol.protocol_id(len(pairs), pair_list_digest(pairs), stored),
         has_truth=protocol.has_truth,
+        frames=describe_frame_codec(stored),
+        lossless=is_lossless(stored),
         rejected=rejected,
     )
     text = json.dumps(asdict(about), indent=1, sort_keys=True, ensure_ascii=False)
     (ctx.out / PAIRS_SUMMARY_FILE).write_text(text + "\n")
+    ctx.log_params({"protocol": about.protocol, "frames": about.frames})
 
 
 def digest_external_files(config: PairsConfig) -> dict[str, str]:

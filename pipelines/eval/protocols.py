@@ -7,16 +7,21 @@ that holds every setting and a digest of the pairs.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from msgspec import Struct
+
+from pipelines.eval.scored_frames import check_scored_family_name, describe_frame_codec
+
+if TYPE_CHECKING:
+    from pipelines.preprocess.clips_config import FrameCodecConfig
 
 ProtocolKind = Literal["self_reenactment", "cross_reenactment"]
 MotionMode = Literal["absolute", "relative"]
 
 
 class EvaluationProtocol(Struct, frozen=True, kw_only=True):
-    not_in_key: ClassVar[tuple[str, ...]] = ("source_data", "driving_data")
+    not_in_key: ClassVar[tuple[str, ...]] = ("source_data", "driving_data", "frames_from")
 
     kind: ProtocolKind = "self_reenactment"
     """self_reenactment: sources and driving frames are of one clip, so the driving frames are the ground
@@ -26,6 +31,9 @@ class EvaluationProtocol(Struct, frozen=True, kw_only=True):
     frame."""
     driving_data: str = ""
     """The corpus whose test clips drive; empty = `eval.data`."""
+    frames_from: str = ""
+    """The family whose frames are sources, driving frames and truth, of both corpora; empty =
+    `eval.frames_from`."""
     size: int = 256
     """Side, in pixels, at which every method's frames are scored; pictures of another size are resized to it.
     The papers' tables are of 256 px."""
@@ -48,6 +56,8 @@ class EvaluationProtocol(Struct, frozen=True, kw_only=True):
     """Of the draw of pairs."""
 
     def __post_init__(self) -> None:
+        if self.frames_from:
+            check_scored_family_name(self.frames_from)
         for name in ("max_pairs", "max_frames", "frame_stride", "sources"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -71,8 +81,9 @@ class EvaluationProtocol(Struct, frozen=True, kw_only=True):
         """Whether each generated frame has a real one to be compared with."""
         return self.kind == "self_reenactment"
 
-    def protocol_id(self, pairs: int, digest: str) -> str:
-        """The protocol's id. pairs: their number; digest: of their list."""
+    def protocol_id(self, pairs: int, digest: str, stored: FrameCodecConfig) -> str:
+        """The protocol's id. pairs: their number; digest: of their list; stored: how the frames are kept that
+        it takes."""
         frames = "all" if self.max_frames is None else f"first {self.max_frames}"
         sources = "" if self.sources == 1 else f"{self.sources} sources from first to last, not scored; "
         motion = "" if self.has_truth else f"{self.motion} motion; "
@@ -80,6 +91,7 @@ class EvaluationProtocol(Struct, frozen=True, kw_only=True):
         what = "clips" if self.has_truth else "pairs"
         return (
             f"{self.kind}; {motion}{sources}{self.size} px, area-resized, 8 bit; "
+            f"clips' frames kept as {describe_frame_codec(stored)}; "
             f"driving frames from {first}, stride {self.frame_stride}, {frames}; "
             f"{pairs} {what} that can drive every model, list {digest}"
         )

@@ -34,6 +34,7 @@ def make_report(ctx: NodeContext) -> None:
     }
     text = json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     (ctx.out / "report.json").write_text(text + "\n")
+    ctx.log_params({f"{one.name}/frames": one.about.frames for one in comparisons})
     ctx.log_metrics(
         {
             f"{one.name}/{record.method}/{record.name}": record.value

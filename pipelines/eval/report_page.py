@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pipelines.eval.captions import BASELINE_TEXTS
+from pipelines.eval.captions import BASELINE_TEXTS, scored_frames_caption
 from pipelines.eval.comparison import ProtocolResults
 from pipelines.eval.methods import BASELINE_METHODS, COPY_METHOD
 from pipelines.eval.metrics import METRICS
@@ -141,7 +141,9 @@ def _tags(provenance: Mapping[str, str]) -> str:
 # --- tables -------------------------------------------------------------------------------------------------
 def _results(one: ProtocolResults) -> str:
     """A protocol's tables: all methods on shared frames, each on its own, and two by two."""
-    head = f'<p class="small id"><code>{escape_html(one.about.protocol)}</code></p>'
+    about = one.about
+    head = f'<p class="small id"><code>{escape_html(about.protocol)}</code></p>'
+    head += f'<p class="soft small">{escape_html(scored_frames_caption(about.frames, about.lossless))}</p>'
     if not one.shared:
         nothing = "No metric of this run applies without a ground truth."
         return f'{head}<p class="soft small">{nothing}</p>{_rejected(one)}'
@@ -372,6 +374,7 @@ def _provenance_of(one: ProtocolResults, model: str) -> str:
         "weights of the model": _tags(summary.provenance) or "every part carries the published weights",
         "weights of the metrics": escape_html(", ".join(needs) or "none"),
         "protocol": f"<code>{escape_html(one.about.protocol)}</code>",
+        "frames of the clips": escape_html(one.about.frames),
         "scored": f"{summary.pairs:,} pairs, {summary.frames:,} frames",
         "rendered at": f"{summary.image_size} px",
         "scores": f"<code>{escape_html(summary.key)}</code>",

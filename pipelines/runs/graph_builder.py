@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -15,6 +15,7 @@ from pipelines.config import RunConfig
 from pipelines.engine.node import Graph, Node, Read
 from pipelines.errors import UserError
 from pipelines.eval.protocols import EvaluationProtocol
+from pipelines.eval.scored_frames import check_scored_view
 from pipelines.nets import collect_net_requirements
 from pipelines.preprocess.identity import NO_IDENTITY_NET
 from pipelines.preprocess.recordings import LEAKS_REPORTED
@@ -66,6 +67,8 @@ def find_needed_instances(config: RunConfig) -> NeededInstances:
                 own = getattr(protocol, f"{side}_data")
                 setting = f"eval.protocols.{name}.{side}_data" if own else "eval.data"
                 add_roles(corpus, model, driven_with, setting)
+    for corpus, view, setting in _scored_views(config):
+        add(corpus, "views", view, setting)
     if config.identity.keypoints and config.identity.net != NO_IDENTITY_NET:
         for corpus in found:
             add(corpus, "keypoints", config.identity.keypoints, "identity.keypoints")
@@ -83,6 +86,18 @@ def find_needed_instances(config: RunConfig) -> NeededInstances:
         corpus: {stage: tuple(stages[stage]) for stage in order if stage in stages}
         for corpus, stages in found.items()
     }
+
+
+def _scored_views(config: RunConfig) -> Iterator[tuple[str, str, str]]:
+    """Corpus, view and setting of each protocol that takes frames from a view. Raises UserError for one that
+    they cannot be taken from."""
+    for name, protocol in config.eval.active_protocols.items():
+        if view := config.eval.scored_view(protocol):
+            setting = f"eval.protocols.{name}.frames_from" if protocol.frames_from else "eval.frames_from"
+            check_name_in_section("views", view, config.views, setting)
+            check_scored_view(view, config.views, setting)
+            for corpus in protocol_corpora(config, protocol):
+                yield corpus, view, setting
 
 
 def recordings_nodes_by_corpus(graph: Graph) -> dict[str, str]:

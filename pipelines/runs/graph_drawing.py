@@ -36,8 +36,10 @@ def _kind(node: Node) -> str:
 
 
 def _unit(node: Node) -> str:
-    """One row of the table that lists the units: recordings -> recording, pairs.self -> pair."""
-    return node.units.split(".")[0].removesuffix("s")
+    """One row of the table that lists the units: recordings -> recording, pairs.self -> pair; of some splits
+    alone: test recording."""
+    row = node.units.split(".")[0].removesuffix("s")
+    return " ".join([*node.rows.get("split", ()), row])
 
 
 def _input(read: Read) -> str:

@@ -23,8 +23,9 @@ def summary_lines(store_uri: str, plans: Mapping[str, NodePlan]) -> Iterator[str
     """Tables of figures, the pages, and how to open MLflow."""
     report = plans.get("report")
     tables = _by_protocol(report.artifact) if report and report.artifact else _by_method(plans)
-    for records in tables:
-        yield "\n" + "\n".join(format_score_table(records))
+    for records, frames in tables:
+        about = [f"  frames of the clips: {frames}"] if frames else []
+        yield "\n" + "\n".join([*format_score_table(records), *about])
     if report and report.artifact:
         yield f"\nreport  {report.artifact.uri('report.html')}"
     if (corpus := plans.get("corpus")) and corpus.artifact:
@@ -32,22 +33,22 @@ def summary_lines(store_uri: str, plans: Mapping[str, NodePlan]) -> Iterator[str
     yield f"MLflow  reenact ui{format_store_option(store_uri)}   # then open http://127.0.0.1:5000"
 
 
-def _by_protocol(report: Artifact) -> list[Records]:
+def _by_protocol(report: Artifact) -> list[tuple[Records, str]]:
     """All methods of a protocol, each on its own frames: a method that shows no face anywhere takes nothing
-    from the others. The report has the frames that all of them share too."""
+    from the others. The report has the frames that all of them share too. Beside them what the frames of the
+    clips have been through."""
     protocols = json.loads(report.path("report.json").read_text())["protocols"].values()
-    return [one["own"] for one in protocols if one["own"]]
+    return [(one["own"], one.get("frames", "")) for one in protocols if one["own"]]
 
 
-def _by_method(plans: Mapping[str, NodePlan]) -> list[Records]:
+def _by_method(plans: Mapping[str, NodePlan]) -> list[tuple[Records, str]]:
     """Each method alone, of a run that does not go as far as the report."""
-    found: list[Records] = []
+    found: list[tuple[Records, str]] = []
     for name, plan in plans.items():
         if name.startswith("score.") and plan.artifact:
             records = json.loads(plan.artifact.path("metrics.json").read_text())
-            found.append(
-                [record | {"method": name.split(".")[1]} for record in records]
-            )  # as the run calls it
+            own = [record | {"method": name.split(".")[1]} for record in records]  # as the run calls it
+            found.append((own, ""))
     return found
 
 

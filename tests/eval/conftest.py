@@ -25,6 +25,7 @@ from pipelines.eval.pairs import ClipPair, make_pairs, read_pairs
 from pipelines.eval.protocols import EvaluationProtocol
 from pipelines.eval.sample_frames import publish_sample_frames
 from pipelines.eval.score import score_method
+from pipelines.preprocess.clips_config import FrameCodecConfig
 from storage import shards
 from tests.eval.stand_in_features import BrightFaces, stand_in_features
 
@@ -367,7 +368,7 @@ def road(clips, recordings, tmp_path_factory) -> Road:
     protocol = EvaluationProtocol(size=32, max_frames=6)
     context = KeptContext(
         node="pairs.self",
-        config=SimpleNamespace(protocol=protocol),
+        config=SimpleNamespace(protocol=protocol, frames=FrameCodecConfig()),
         inputs={"recordings": recordings, "clips": Shards(MemoryFamily(clips))},
         out=tmp_path_factory.mktemp("pairs"),
     )

@@ -1,12 +1,18 @@
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 import pytest
 
+from pipelines.config import load_config
 from pipelines.engine.node import Node, Read
 from pipelines.engine.node_plan import NodePlan
 from pipelines.engine.packs import PackJob
 from pipelines.engine.units import UpstreamUnit
 from pipelines.eval.frame_storage import describe_frame_disk_usage, estimate_frame_storage_bytes
 from pipelines.runs.plan_table import print_plan_table
+from pipelines.runs.session import CODE_ROOT
+from storage.families import Artifact
 from storage.frame_codec import encode_images
 
 CONFIG = {"eval": {"protocols": {"self": {"size": 64}}}}
@@ -70,6 +76,37 @@ def test_the_line_says_what_was_dropped_and_what_of_it_is_made_again(pairs):
     assert notes(pairs, plan) == {"generate.fsrt.self": text}
     plan.to_restore = {"pack1"}
     assert notes(pairs, plan) == {"generate.fsrt.self": "keeps 3 frames of 64 px: about 22 kB"}
+
+
+# --- the lossless frames that are scored ---
+VIEWED = load_config(CODE_ROOT / "configs/run/demo.yaml", ["clips.size=64"]).config
+
+
+def viewed(frames: dict[str, int] | None, stage: str = "views.clip_square", **units: UpstreamUnit):
+    """The line of a view of clips with so many frames, None where they are not cut yet."""
+    clips = NodePlan(Node(name="clips", kind="keyed", run="a:b", units="recordings"), "cached")
+    if frames is not None:
+        rows = [SimpleNamespace(unit=unit, frames=count) for unit, count in frames.items()]
+        clips.artifact = cast("Artifact", SimpleNamespace(manifest=lambda: rows))
+    node = Node(
+        name="views.truth", stage=stage, kind="keyed", run="a:b", units="recordings",
+        reads={"clips": Read("clips")}, config={"views": "views.truth"},
+    )  # fmt: skip
+    plan = NodePlan(node, "stale", ["never run"], units=units)
+    return describe_frame_disk_usage({"clips": clips, "views.truth": plan}, VIEWED).get("views.truth")
+
+
+def test_the_frames_of_the_view_that_is_scored_are_those_of_its_clips():
+    text = viewed({"a": 3, "b": 5, "train": 90}, a=UpstreamUnit(None), b=UpstreamUnit("there", "pack"))
+    assert text == "keeps 3 frames of 64 px: about 22 kB"
+
+
+def test_before_there_are_clips_the_line_tells_what_one_frame_takes():
+    assert viewed(None) == "keeps about 7 kB for each frame of 64 px"
+
+
+def test_nothing_is_told_of_other_views():
+    assert viewed({"a": 3}, stage="views.vox512", a=UpstreamUnit(None)) is None
 
 
 def test_the_line_stands_below_the_reasons_of_its_node(pairs):

@@ -90,8 +90,92 @@ def test_a_protocol_without_a_truth_is_generated_and_shown_but_not_scored():
 def test_clips_of_a_pair_are_read_by_its_recordings(graph):
     reads = graph["generate.headgan.self"].reads
     assert {role: read.by for role, read in reads.items()} == {
-        "pairs": "", "clips": "recordings", "fit3dmm": "recordings", "speech": "recordings"
+        "pairs": "", "clips": "recordings", "fit3dmm": "recordings", "speech": "recordings",
+        "scored_frames": "recordings",
     }  # fmt: skip
+
+
+# --- whose frames are scored ---
+def frame_readers(graph, family):
+    """Nodes of evaluation that read frames of a family."""
+    nodes = (n for n in graph if n.name.endswith(".self"))
+    return [n.name for n in nodes if any(r.node == family and "frames" in r.fields for r in n.reads.values())]
+
+
+TAKE_FRAMES = [f"generate.{one}.self" for one in ("truth", "copy_source", "codec", "fsrt", "headgan")]
+
+
+def test_sources_driving_frames_and_truth_are_those_of_the_lossless_view(graph):
+    assert frame_readers(graph, "views.truth") == ["pairs.self", *TAKE_FRAMES]
+    assert frame_readers(graph, "clips") == ["pairs.self"]  # which of them there are
+    assert graph["generate.headgan.self"].reads["clips"].fields == ("clip",)
+    assert graph["views.truth"].rows == {"split": ("test",)}
+
+
+def test_no_training_reads_the_frames_that_are_scored(graph):
+    for node in graph:
+        if node.name.startswith(("train.", "keypoints.", "fit3dmm.", "speech.", "corpus")):
+            assert "views.truth" not in graph.upstream(node.name)
+
+
+def test_who_reads_the_view_has_its_decoder_in_its_key(graph):
+    of_clips = graph_of("eval.frames_from=clips")
+    for name in TAKE_FRAMES:
+        assert "simplejpeg" not in graph[name].packages
+        assert "simplejpeg" in of_clips[name].packages
+
+
+def test_a_run_that_does_not_ask_reads_the_clips_as_before():
+    plain = graph_of("eval.frames_from=clips")
+    assert not [name for name in plain.nodes if name.startswith("views.")]
+    assert frame_readers(plain, "clips") == ["pairs.self", *TAKE_FRAMES]
+    assert set(plain["pairs.self"].reads) == {"recordings", "clips", "fit3dmm", "speech"}
+    assert plain["pairs.self"].config["frames"] == "clips.frames"
+
+
+def test_the_name_of_the_family_is_in_no_key(graph, project_code):
+    """What it is counts: the view's own settings, and its content."""
+    sets = "eval.frames_from=views.mine", "views.mine={recipe: clip_square, frames: {codec: png}}"
+    keys = []
+    for more in ((), sets):
+        config = load_config(DEMO, more).config
+        made = build_graph(config)
+        keys.append([
+            compute_fingerprint_components(made[name], config, KeyEnvironment(project_code)).key
+            for name in ("pairs.self", *TAKE_FRAMES)
+        ])  # fmt: skip
+    assert keys[0] == keys[1]
+
+
+def test_two_protocols_may_take_frames_of_two_families():
+    both = graph_of("eval.protocols.jpeg.size=64", "eval.protocols.jpeg.frames_from=clips")
+    assert "clips" in both["generate.truth.jpeg"].reads
+    assert "scored_frames" in both["generate.truth.self"].reads
+
+
+def test_each_side_of_two_corpora_has_frames_of_its_own_view():
+    graph = graph_of(*CROSS, "data.faces.source=synthetic", "eval.protocols.cross.source_data=faces")
+    assert {"views.truth@faces", "views.truth@main"} <= set(graph.nodes)
+    reads = graph["generate.headgan.cross"].reads
+    assert reads["source.scored_frames"].node == "views.truth@faces"
+    assert reads["driving.scored_frames"].node == "views.truth@main"
+    assert reads["source.clips"].fields == ("clip",)
+    copied = {role: read.node for role, read in graph["generate.copy_source.cross"].reads.items()}
+    assert copied == {"pairs": "pairs.cross", "source.scored_frames": "views.truth@faces"}
+
+
+@pytest.mark.parametrize(
+    ("sets", "told"),
+    [
+        (["eval.frames_from=views.vox512"], r"eval\.frames_from is views\.vox512, of recipe vox512"),
+        (["eval.protocols.self.frames_from=views.ffhq256"], r"eval\.protocols\.self\.frames_from is views"),
+        (["eval.frames_from=views.none"], r"eval\.frames_from names 'none', but views has vox_max, .*truth"),
+        (["views.truth.splits=[train]"], r"views\.truth\.splits is \[train\] and pairs are made of test"),
+    ],
+)
+def test_frames_that_cannot_stand_for_the_test_clips_are_refused(sets, told):
+    with pytest.raises(UserError, match=told):
+        graph_of(*sets)
 
 
 def test_the_report_reads_no_generated_frames_but_samples_of_them(graph):

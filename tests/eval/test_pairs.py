@@ -1,6 +1,7 @@
 """Which pairs are judged: test clips with which every model can be driven, and who drives whom."""
 
 import csv
+import json
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from pipelines.dataset.recording_table import read_recording_people
 from pipelines.errors import UserError
 from pipelines.eval import pairs
 from pipelines.eval.protocols import EvaluationProtocol
+from pipelines.preprocess.clips_config import FrameCodecConfig
 
 CROSS = EvaluationProtocol(kind="cross_reenactment")
 
@@ -202,7 +204,7 @@ def test_the_node_reads_each_corpus_by_its_side(
         "driving.fit3dmm": fits,
     }  # fmt: skip
     (tmp_path / "out").mkdir()
-    config = SimpleNamespace(protocol=CROSS)
+    config = SimpleNamespace(protocol=CROSS, frames=FrameCodecConfig())
     pairs.make_pairs(make_context(node="pairs.faces", config=config, inputs=inputs, out=tmp_path / "out"))
     found = pairs.read_pairs(tmp_path / "out" / pairs.PAIRS_FILE)
     assert {pairs.clip_identity(pair.driving_clip) for pair in found} == {"id2"}
@@ -259,6 +261,24 @@ def test_the_table_gives_back_its_pairs(road, family, clips):
     assert pairs.read_pairs(road.pairs.out / pairs.PAIRS_FILE) == paired(road.protocol, keys, family)
 
 
+def test_what_the_frames_have_been_through_is_published_and_logged(road):
+    about = json.loads((road.pairs.out / pairs.PAIRS_SUMMARY_FILE).read_text())
+    assert (about["frames"], about["lossless"]) == ("JPEG q95 4:2:0, 41 to 47 dB", False)
+    assert road.pairs.facts == {"protocol": about["protocol"], "frames": about["frames"]}
+
+
+def test_a_clip_that_the_lossless_view_lacks_is_used_for_no_model_and_counted(
+    make_context, make_family, make_shards, clips, recordings, tmp_path
+):
+    view = make_shards(make_family({key: one for key, one in clips.items() if "#rec5#" not in key}))
+    inputs = {"recordings": recordings, "clips": make_shards(make_family(clips)), "scored_frames": view}
+    config = SimpleNamespace(protocol=EvaluationProtocol(), frames=FrameCodecConfig(codec="png"))
+    pairs.make_pairs(make_context(node="pairs.self", config=config, inputs=inputs, out=tmp_path))
+    about = json.loads((tmp_path / pairs.PAIRS_SUMMARY_FILE).read_text())
+    assert (about["rejected"], about["lossless"]) == ({"scored_frames": 1}, True)
+    assert "rec5" not in {pair.driving_recording for pair in pairs.read_pairs(tmp_path / pairs.PAIRS_FILE)}
+
+
 def test_the_list_for_other_code_names_clips_frames_and_files(road):
     rows = list(csv.DictReader((road.pairs.out / pairs.PAIR_LIST_FILE).read_text().splitlines()))
     found = pairs.read_pairs(road.pairs.out / pairs.PAIRS_FILE)
@@ -274,7 +294,7 @@ def test_a_family_more_that_lacks_nothing_leaves_what_is_published_as_it_was(
     for name, more in (("one", {}), ("two", {"speech": make_shards(make_family(clips))})):
         (tmp_path / name).mkdir()
         inputs = {"recordings": recordings, "clips": make_shards(make_family(clips)), **more}
-        config = SimpleNamespace(protocol=EvaluationProtocol())
+        config = SimpleNamespace(protocol=EvaluationProtocol(), frames=FrameCodecConfig())
         pairs.make_pairs(make_context(node="pairs.self", config=config, inputs=inputs, out=tmp_path / name))
         written.append(
             [(tmp_path / name / file).read_bytes() for file in (pairs.PAIRS_FILE, pairs.PAIRS_SUMMARY_FILE)]

@@ -48,5 +48,13 @@ def test_the_report_is_there_as_data(published):
     assert {record["method"] for record in one["shared"]} == {"toy", "dark", "copy_source", "codec"}
 
 
+def test_what_the_frames_have_been_through_is_said_in_the_data_and_to_the_run(published):
+    data = json.loads((published.out / "report.json").read_text())["protocols"]["self"]
+    assert data["frames"] == "JPEG q95 4:2:0, 41 to 47 dB"
+    assert data["frames"] in data["protocol"]
+    assert {record["protocol"] for record in data["shared"]} == {data["protocol"]}
+    assert published.facts["self/frames"] == data["frames"]
+
+
 def test_figures_of_the_shared_frames_go_to_the_run(published):
     assert {"self/toy/l1", "self/copy_source/akd_l1_dlib"} <= set(published.figures)

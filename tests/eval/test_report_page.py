@@ -21,6 +21,33 @@ def page(one):
     return report_page.render_report("A title", [one], read_paper_results(["fsrt"]))
 
 
+@pytest.mark.parametrize(
+    ("frames", "lossless", "told", "untold"),
+    [
+        (
+            "JPEG q95 4:2:0, 41 to 47 dB",
+            False,
+            "compressed once more, as JPEG q95 4:2:0, 41 to 47 dB",
+            "lossy",
+        ),
+        (
+            "PNG, lossless",
+            True,
+            "kept without loss: since then nothing scored has been through a lossy",
+            "once",
+        ),
+    ],
+)
+def test_the_page_says_beside_the_numbers_what_the_frames_have_been_through(
+    one, frames, lossless, told, untold
+):
+    about = structs.replace(one.about, frames=frames, lossless=lossless)
+    results = part(report_page.render_report("A title", [replace(one, about=about)], []), "results", "spread")
+    assert told in results.replace("\n", " ")
+    assert untold not in results
+    assert results.index("Sources, driving frames and ground truth") < results.index("<table")
+
+
 def part(page, first, last):
     return page[page.index(f'id="{first}"') : page.index(f'id="{last}"')]
 

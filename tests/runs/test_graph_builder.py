@@ -40,9 +40,22 @@ def test_a_protocol_takes_the_corpus_of_the_evaluation_unless_it_names_its_own(c
 
 def test_of_a_corpus_that_is_only_evaluated_what_models_are_driven_with_is_needed(config):
     found = find_needed_instances(config())
-    assert found["main"] == {"keypoints": ("main",), "fit3dmm": ("main",), "speech": ("main",)}
+    read = {"keypoints": ("main",), "fit3dmm": ("main",), "speech": ("main",), "views": ("truth",)}
+    assert found["main"] == read
     assert found["faces"] == found["talks"] == found["main"]  # keypoints: those of the fit
-    assert find_needed_instances(config("models=[fsrt]"))["faces"] == {}
+    assert find_needed_instances(config("models=[fsrt]"))["faces"] == {"views": ("truth",)}
+
+
+def test_the_view_that_is_scored_is_needed_of_the_corpora_that_are_evaluated_alone(config):
+    def viewed(*sets):
+        needed = find_needed_instances(config(*sets))
+        return {corpus: stages.get("views", ()) for corpus, stages in needed.items()}
+
+    none = "eval.protocols.self=null"
+    assert viewed(none) == {"main": (), "faces": ("truth",), "talks": ("truth",)}
+    assert viewed(none, "eval.frames_from=clips") == {"main": (), "faces": (), "talks": ()}
+    only = "eval.protocols.self.frames_from=views.truth", "eval.frames_from=clips"
+    assert viewed(*only) == {"main": ("truth",), "faces": (), "talks": ()}
 
 
 def test_an_instance_that_nobody_reads_is_needed_where_it_is_asked_for(config):

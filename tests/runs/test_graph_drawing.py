@@ -22,6 +22,12 @@ def test_every_node_has_a_line_after_all_that_it_reads(demo):
     assert all(names.index(up) < names.index(node.name) for node in demo for up in node.upstream)
 
 
+def test_a_node_of_one_split_says_so(demo):
+    lines = {line.split()[0]: line for line in graph_drawing.graph_text(demo).splitlines()}
+    assert "keyed, per test recording " in lines["views.truth"]
+    assert "keyed, per recording " in lines["clips"]
+
+
 def test_a_node_stands_right_of_all_that_it_reads(demo):
     depth = graph_drawing.node_depths(demo)
     assert all(depth[up] < depth[node.name] for node in demo for up in node.upstream)

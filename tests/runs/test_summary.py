@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from types import SimpleNamespace
+from typing import Any, cast
 
+from pipelines.engine.node import Node
+from pipelines.engine.node_plan import NodePlan
 from pipelines.eval.methods import BASELINE_METHODS
-from pipelines.runs.summary import format_score_table
+from pipelines.runs.summary import format_score_table, summary_lines
+from storage.families import Artifact
 
 
 def record(method: str, value: float | None = 1.0, note: str = "", **provenance: str) -> dict[str, Any]:
@@ -18,6 +23,18 @@ def test_the_closing_table_says_which_weights_are_not_the_published_ones():
     lines = format_score_table([*trained, record("copy_source")])
     assert lines[0].split() == ["metric", "fsrt", "(ours)", "headgan", "(ours)", "copy-source"]
     assert lines[2:] == ["  fsrt: kp_detector distilled, vgg19 random", "  headgan: tokens none"]
+
+
+def test_below_a_protocols_table_stands_what_its_frames_have_been_through(tmp_path):
+    own = [record("fsrt"), record("copy_source")]
+    protocols = {"self": {"own": own, "frames": "PNG, lossless"}, "cross": {"own": [], "frames": "x"}}
+    (tmp_path / "report.json").write_text(json.dumps({"protocols": protocols}))
+    artifact = SimpleNamespace(path=lambda name: tmp_path / name, uri=lambda name: name)
+    plan = NodePlan(
+        Node(name="report", kind="whole", run="a:b"), "cached", artifact=cast("Artifact", artifact)
+    )
+    table = next(summary_lines("store", {"report": plan}))
+    assert table.splitlines()[-1] == "  frames of the clips: PNG, lossless"
 
 
 def test_the_head_of_a_column_says_what_the_method_is():
