@@ -1,7 +1,8 @@
 """Where the weights of a checkpoint come from, for those that are not the published ones: part -> what they
 are instead. It stands beside every number.
 
-A part is one of the net, the frozen net of its losses (`perceptual_net`), or a released file's whole net.
+A part is one of the net, the frozen net of its losses (`perceptual_net`), one of preprocessing that the
+authors had another for (`landmarks`, `crops`), or a released file's whole net.
 Importing this module loads neither torch nor any model.
 """
 
@@ -61,12 +62,16 @@ _KIND_BY_PROVENANCE = {
 }
 
 
+_NET_NAMES = {*NETS, *(name.partition(".")[0] for name in NETS)}
+"""With and without the backend."""
+
+
 def provenance_kind(what: str) -> ProvenanceKind:
     """What a provenance says. Raises ValueError for one that is none of them, or names no known net or
     weights: a number is to be read with it, so none is made up."""
     if what in _KIND_BY_PROVENANCE:
         return _KIND_BY_PROVENANCE[what]
-    if what in NETS and not what.endswith(RANDOM_NET_SUFFIX):
+    if what in _NET_NAMES and not what.endswith(RANDOM_NET_SUFFIX):
         return ProvenanceKind.OTHER_NET
     untrained = what.removeprefix(RANDOM_PROVENANCE_PREFIX)
     if untrained != what and f"{untrained}{RANDOM_NET_SUFFIX}" in NETS:

@@ -81,6 +81,18 @@ class TaskSpec(Struct, frozen=True, kw_only=True):
     """Third-party packages that the task computes with."""
 
 
+class PreprocessingNet(Struct, frozen=True, kw_only=True):
+    """A frozen net of preprocessing by which the training frames of a model are cut or their crops placed."""
+
+    setting: str
+    """Stage and setting that name it: "keypoints.landmarker", of the instance that the model reads, or
+    "clips.detector"."""
+    published: str
+    """The net of the paper's authors."""
+    only_where: tuple[str, str] | None = None
+    """A setting and its value, where the net has this part only then."""
+
+
 class CheckpointUse(Struct, frozen=True):
     """What a keyed node computes with: checkpoints of phases of the same model, loaded once in each
     worker."""
@@ -148,6 +160,8 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
     targets: Callable[[Any, Phase], tuple[Literal["keypoints"], ...]] = lambda *_: ()
     """(config, phase) -> families whose values the phase's losses take for the truth: a metric by the net
     that made them does not judge the model independently, and the report says so."""
+    preprocessing_nets: Mapping[str, PreprocessingNet] = field(default_factory=dict)
+    """By the part of a checkpoint's provenance that names it, where it is not the published one."""
     net_settings: tuple[str, ...] = ()
     """Paths in the config that `nets` depends on besides; in the key of phases that have nets."""
     extra_sections: Callable[[Any], tuple[str, ...]] = lambda _: ()

@@ -234,7 +234,8 @@ def add_training(run: GraphBuilder, model: str, others: Mapping[str, Mapping[str
                   | run.resolve_model_reads(model, reads, section.data) | before,
                   writes=("checkpoint",), logs=("metrics.jsonl", "samples.png"),
                   config={f"{spec.name}.{path}": f"{model}.{path}" for path in paths}
-                  | run.stage_config_paths(model, spec.extra_sections(section)),
+                  | run.stage_config_paths(model, spec.extra_sections(section))
+                  | run.preprocessing_net_paths(model),
                   key_values=key_values, resumable_budget=f"{spec.name}.phases.{phase}.steps",
                   code=(*FINGERPRINTED_TRAINING_FUNCTIONS, *code), nets=nets, packages=task.packages,
                   weights=tuple(dict.fromkeys(file for one in released for file in one.files)))

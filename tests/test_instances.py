@@ -49,6 +49,16 @@ def test_one_run_holds_several_instances_and_each_model_reads_its_own():
     assert {"fit3dmm.algorithm1", "speech.mel"} <= read["headgan_b"]
 
 
+def test_a_phase_is_told_by_which_nets_its_data_were_prepared():
+    config = load_config(RUN, ["fsrt_b.keypoints=smooth"]).config
+    graph = build_graph(config)
+    told = {name: graph[f"train.{name}.adversarial"].config for name in ("fsrt", "fsrt_b", "headgan")}
+    assert told["fsrt"]["keypoints.landmarker"] == "keypoints.main.landmarker"
+    assert told["fsrt_b"]["keypoints.landmarker"] == "keypoints.smooth.landmarker"
+    assert told["headgan"]["clips.detector"] == "clips.detector"
+    assert told["headgan"]["clips.rules"] == "clips.rules"
+
+
 def test_phases_before_the_one_that_differs_are_shared(keys):
     found = keys()
     shared = [phase for phase in PHASES if found[f"train.fsrt.{phase}"] == found[f"train.fsrt_b.{phase}"]]

@@ -7,7 +7,7 @@ from typing import Literal
 from models.api import Phase, ReleasedWeightsInit
 from models.fsrt.config import FsrtConfig
 from models.fsrt.phases import DETECTOR_PARTS, PHASES, RENDERER_PARTS
-from models.spec import FamilyFields, ModelSpec, TaskSpec
+from models.spec import FamilyFields, ModelSpec, PreprocessingNet, TaskSpec
 
 PHASE_NET_PARTS = {
     "keypoints": DETECTOR_PARTS,
@@ -87,6 +87,7 @@ SPEC = ModelSpec(
     reads=phase_family_fields,
     nets=phase_loss_nets,
     targets=phase_target_families,
+    preprocessing_nets={"landmarks": PreprocessingNet(setting="keypoints.landmarker", published="fan2d")},
     net_settings=("perceptual_net",),
     released=RELEASED_WEIGHTS_INITS,
     inference="models.fsrt.inference:FsrtReenactor",

@@ -9,7 +9,7 @@ from models.api import Phase, ReleasedWeightsInit
 from models.errors import InvalidSettings
 from models.headgan.config import HeadGanConfig, HeadModelName
 from models.headgan.phases import DISCRIMINATOR_PARTS, GENERATOR_PARTS, PHASES
-from models.spec import FamilyFields, ModelSpec, TaskSpec
+from models.spec import FamilyFields, ModelSpec, PreprocessingNet, TaskSpec
 
 HEADGAN_FIT_FIELDS = ("id_coeffs", "exp_coeffs", "scale", "rotation", "translation", "fit_valid")
 TASK_SPEC = TaskSpec(
@@ -98,6 +98,11 @@ SPEC = ModelSpec(
     parts=phase_net_parts,
     reads=phase_family_fields,
     nets=phase_loss_nets,
+    preprocessing_nets={
+        "crops": PreprocessingNet(
+            setting="clips.detector", published="mtcnn", only_where=("clips.rules", "headgan")
+        )
+    },
     net_settings=("perceptual_net",),
     extra_sections=extra_sections,
     recorded_stages=RECORDED_STAGES,

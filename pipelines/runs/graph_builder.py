@@ -263,6 +263,19 @@ class GraphBuilder(Struct, frozen=True):
             for stage in stages
         }
 
+    def preprocessing_net_paths(self, model: str) -> dict[str, str]:
+        """The settings that name a model's nets of preprocessing, under the stage's name."""
+        nets = self.config.model_spec(model).preprocessing_nets.values()
+        named = [
+            path for net in nets for path in (net.setting, *(net.only_where[:1] if net.only_where else ()))
+        ]
+        found = {}
+        for path in named:
+            stage, _, setting = path.partition(".")
+            of_instance = self.stage_config_paths(model, (stage,)) if stage in STAGE_INSTANCE_SECTIONS else {}
+            found[path] = f"{of_instance.get(stage, stage)}.{setting}"
+        return found
+
     def add_stage(
         self,
         stage: str,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from models.api import Phase
-from models.spec import load_model_spec
+from models.provenance import AS_PUBLISHED_PROVENANCE
+from models.spec import PreprocessingNet, load_model_spec
 from models.task import Task
 from pipelines.engine.fingerprint import resolve_entry_point
 from pipelines.nets import load_nets
@@ -37,6 +38,8 @@ class TrainJobSpec(Struct, frozen=True, kw_only=True):
     """The same of identities that are not trained on, or None if a table has none."""
     seed: int
     precision: str
+    preprocessing_nets: Mapping[str, str] = {}
+    """Part of the provenance -> the net in the place of the authors' in preprocessing; "" = theirs."""
     scratch: str
     log_every: int
     checkpoint_every: int
@@ -73,6 +76,7 @@ def make_train_job(
         held_out=held_out,
         seed=seed,
         precision=precision,
+        preprocessing_nets=describe_preprocessing_nets(spec.preprocessing_nets, ctx.config),
         scratch=ctx.scratch,
         log_every=runtime.log_every,
         checkpoint_every=runtime.checkpoint_every,
@@ -81,6 +85,16 @@ def make_train_job(
         readers=runtime.train_readers,
         prefetch=runtime.train_prefetch,
     )
+
+
+def describe_preprocessing_nets(nets: Mapping[str, PreprocessingNet], config: Any) -> dict[str, str]:
+    """Part of the provenance -> the net that stands in the place of the authors', "" where it is theirs."""
+    found = {}
+    for part, net in nets.items():
+        if net.only_where is None or _setting(config, net.only_where[0]) == net.only_where[1]:
+            used = _setting(config, net.setting)
+            found[part] = AS_PUBLISHED_PROVENANCE if used == net.published else used
+    return found
 
 
 def _setting(section: Any, path: str) -> Any:

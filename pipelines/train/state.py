@@ -50,7 +50,7 @@ class TrainState:
         self.ema = ParameterEma(self.parameters, phase.ema_parts)
         self.steps_before = 0
         """Steps that the optimizers had done when the phase began: those of the phases that it resumes."""
-        self.provenance = dict(self.task.provenance())
+        self.provenance = {**self.task.provenance(), **job.preprocessing_nets}
         self.meters, self.timer, self.stop = LossMeters(), StepTimer(), StopState()
         self.best: tuple[float, int] | None = None
         """The best figure (`Phase.best`) of a validation, and its step."""

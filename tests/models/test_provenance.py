@@ -54,6 +54,11 @@ def test_parts_that_a_phase_does_not_name_keep_their_provenance():
     assert through({"kp_detector": "distilled"}, {}) == {"kp_detector": "distilled"}
 
 
+def test_a_net_is_known_by_the_name_that_settings_give_it_too():
+    for name in ("mesh468_iris", "mesh468_iris.torch", "mp_face", "dlib68"):
+        assert provenance.provenance_kind(name) is ProvenanceKind.OTHER_NET
+
+
 def test_the_later_of_two_states_is_told():
     assert through({"tokens": "none"}, {"tokens": "transcripts"}) == {"tokens": "transcripts"}
 

@@ -184,6 +184,7 @@ class Lab:
                 sampling=TrainingSampleConfig(queries=32),
                 augment=AugmentConfig(),
             ),
+            keypoints=SimpleNamespace(landmarker="fan2d"),
             runtime=SimpleNamespace(
                 train_workers=0,
                 train_cpus=1,

@@ -101,6 +101,13 @@ def test_what_a_phase_publishes(trained):
     assert all(torch.equal(tensor, started[name]) for name, tensor in frozen.items())
 
 
+def test_landmarks_of_another_net_than_the_papers_are_named_in_the_checkpoint(lab):
+    context = lab.context("keypoints", steps=1)
+    context.config.keypoints.landmarker = "mesh468_iris"
+    _, about = checkpoints.load_checkpoint(lab.run(context).out / "model.safetensors")
+    assert about["provenance"] == {"kp_detector": "distilled", "landmarks": "mesh468_iris"}
+
+
 def test_the_running_mean_is_published_beside_its_part(trained):
     context = trained[1]
     state, model = (load_file(context.out / name) for name in (FILES[1], FILES[0]))
