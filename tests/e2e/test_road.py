@@ -44,7 +44,7 @@ def test_labels_of_records_come_from_a_closed_set_and_none_is_random(micro):
     labels = {tuple(label) for record in found["own"] for label in record["provenance"].items()}
     assert labels == {
         ("kp_detector", "distilled"), ("perceptual_net", "efficientnet_lite0"), ("tokens", "none"),
-        ("head", "analytic_head"), ("face_points", "mesh468"),
+        ("head", "analytic_head"), ("face_points", "mesh468"), ("landmarks", "mesh468_iris"),
     }  # fmt: skip
 
 
