@@ -13,13 +13,14 @@ clips exist) and the fields below. Plain `webdataset` reads every shard: a membe
 | boxes | npy | float32 (T,4) x0,y0,x1,y1 | face box, pixels of the raw frame | clips |
 | crop | npy | float32 (T,4) x0,y0,x1,y1 | square that became the frame, pixels of the raw frame | clips |
 | clip | json | dict: identity, recording, start, end, fps, size, frames, detector, and scores | | clips |
-| landmarks | npy | float32 (T,68,2) | pixels of the clip, NaN where no face | keypoints |
+| landmarks | npy | float32 (T,68,2) | pixels of the clip, NaN where no face, or where they slip | keypoints |
 | landmarks3d | npy | float32 (T,68,3) | x, y of landmarks, depth in pixels; fan3d, mesh468* | keypoints |
 | dense | npy | float32 (T,468,3) | points of the face mesh, depth in pixels; mesh468* | keypoints |
 | iris | npy | float32 (T,2,5,2) | pixels of the clip, the image's left eye first; mesh468_iris | keypoints |
 | confidence | npy | float32 (T,68) | of each, about 1 = sure, 0 = no face; fan*, mesh468* | keypoints |
 | score | npy | float32 (T,) | how surely there is a face, 0 where none | keypoints |
 | face_box | npy | float32 (T,4) | pixels of the clip, NaN where no face | keypoints |
+| slip | npy | float32 (T,) | lengths of the face that landmarks move with their box | keypoints |
 | embeddings | npy | float32 (K,D) | of K frames of the clip, K = 0 where no face | identity |
 | frame_at | npy | int32 (T,) | frame of the clip that each frame of the view shows | views.* |
 | affine | npy | float32 (T,2,3) | pixels of the clip -> pixels of the view | views.* |
@@ -151,7 +152,7 @@ FIELD_EXTENSIONS: dict[str, str] = {  # field -> extension; the docstring above 
     "video": "mp4", "probe": "json", "truth": "npz",
     "frames": "jpgs", "sound": "flac", "boxes": "npy", "crop": "npy", "clip": "json",
     "landmarks": "npy", "landmarks3d": "npy", "dense": "npy", "iris": "npy", "confidence": "npy",
-    "score": "npy", "face_box": "npy", "embeddings": "npy", "frame_at": "npy", "affine": "npy",
+    "score": "npy", "face_box": "npy", "slip": "npy", "embeddings": "npy", "frame_at": "npy", "affine": "npy",
     "id_coeffs": "npy", "exp_coeffs": "npy",
     "scale": "npy", "rotation": "npy", "translation": "npy", "angles": "npy", "fit_error": "npy",
     "fit_valid": "npy", "id_frames": "npy", "net_code": "npy", "net_crop": "npy",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
 from msgspec import Struct
@@ -12,6 +12,7 @@ from models.perception.head.hull import hull_area
 from models.perception.interfaces import FaceDetector, InferenceConfigurable, InferenceSettings, Landmarker
 from pipelines.engine.node import Inputs
 from pipelines.errors import Rejected
+from pipelines.preprocess.landmark_slips import find_slip, slip_limit
 from pipelines.preprocess.sources.common.source_tracks import box_iou
 from storage.shards import Sample
 
@@ -39,6 +40,8 @@ FACES_PER_LANDMARK_BATCH = 32
 
 
 class KeypointsConfig(Struct, frozen=True, kw_only=True):
+    as_before: ClassVar[Mapping[str, object]] = {"max_slip": 0.0, "max_slipped": 1.0}
+
     detector: Literal["mp_face", "dlib_hog", "dlib_ladder", "s3fd", "clip"] = "mp_face"
     """Net that finds the face again in the crop: landmarks want its box, not the one that the source gave.
     clip: no net, the boxes that the clip was cut by; for fan* (dlib68 wants boxes such as dlib_hog's) and for
@@ -72,7 +75,18 @@ class KeypointsConfig(Struct, frozen=True, kw_only=True):
     smoothing_sigma: float = 1.0
     """gaussian: its width in frames; 1 leaves 53 % of the jitter, 2 leaves 38 %."""
 
+    max_slip: float | None = None
+    """Slip, how far landmarks move when they are found again from another box (landmark_slips.py), in lengths
+    of the face, beyond which a frame has none: NaN, bridged by whoever bridges frames without a face. None =
+    the landmarker's own limit; 0 = they are found once, and no slip is told."""
+    max_slipped: float = 0.5
+    """Share of a clip's frames with landmarks that may slip so far; a clip with more is left out."""
+
     def __post_init__(self) -> None:
+        if self.max_slip is not None and not 0 <= self.max_slip <= 10:
+            raise ValueError(f"max_slip {self.max_slip}: expected 0 to 10 lengths of the face, or none")
+        if not 0 <= self.max_slipped <= 1:
+            raise ValueError(f"max_slipped {self.max_slipped}: expected a share from 0 to 1")
         if not 1 <= self.detect_every <= 50:
             raise ValueError(f"detect_every {self.detect_every}: expected 1 to 50")
         if self.max_gap < self.detect_every:
@@ -92,7 +106,9 @@ class KeypointsConfig(Struct, frozen=True, kw_only=True):
 
     @property
     def writes(self) -> tuple[str, ...]:
-        return ("landmarks", "score", "face_box", *EXTRA_LANDMARKER_OUTPUT_FIELDS.get(self.landmarker, ()))
+        slip = () if self.max_slip == 0 else ("slip",)
+        extra = EXTRA_LANDMARKER_OUTPUT_FIELDS.get(self.landmarker, ())
+        return ("landmarks", "score", "face_box", *slip, *extra)
 
 
 def find_keypoints(
@@ -101,22 +117,42 @@ def find_keypoints(
     nets: Mapping[str, object],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
-    """Clips -> landmarks, score and face_box of each, and what else the landmarker says; Rejected, after the
-    last clip, when none of the recording's clips shows a face."""
+    """Clips -> landmarks, score, face_box and slip of each, and what else the landmarker says, without clips
+    whose landmarks slip in more than `max_slipped` of the frames; Rejected, after the last clip, when none of
+    the recording's clips shows a face, or none is left."""
     detector = None if config.detector == EXISTING_CLIP_BOXES else cast("FaceDetector", nets[config.detector])
     landmarker = cast("Landmarker", nets[config.landmarker])
     for name, net in ((config.detector, detector), (config.landmarker, landmarker)):
         if isinstance(net, InferenceConfigurable):
             dtype = config.dtype if name.startswith(NETS_WITH_DTYPE) else "float32"
             net.configure_inference(perception_inference_settings(runtime, dtype))
-    clips = seen = 0
+    clips = seen = kept = 0
+    worst = 0.0
     for clip in inputs["clips"]:
         sample = _keypoints(clip, config, detector, landmarker)
+        slipped = slipped_share(sample)
         clips, seen = clips + 1, seen + bool((sample["score"] > 0).any())
-        yield sample
+        worst = max(worst, slipped)
+        if slipped <= config.max_slipped:
+            kept += 1
+            yield sample
+    if clips and not kept:
+        raise Rejected(
+            "landmarks_slip",
+            f"{landmarker.name}: landmarks depend on the box they are looked for in, in {worst:.0%} of the "
+            f"frames of a clip; more than keypoints.max_slipped {config.max_slipped:g} do in every clip",
+        )
     if not seen:
         asked = " + ".join(net.name for net in (detector, landmarker) if net is not None)
         raise Rejected("no_landmarks", f"{asked}: no face in any of the {clips} clips")
+
+
+def slipped_share(sample: Sample) -> float:
+    """Share of the frames in which landmarks were found where they slip, and so are not given."""
+    if "slip" not in sample:
+        return 0.0
+    found = np.isfinite(sample["slip"])
+    return float((found & np.isnan(sample["landmarks"]).any((1, 2))).sum() / max(1, found.sum()))
 
 
 def perception_inference_settings(runtime: RuntimeConfig, dtype: str) -> InferenceSettings:
@@ -141,6 +177,11 @@ def _keypoints(
     points = landmarker.predict(frames, boxes.boxes, boxes.rolls, boxes.detected)
     lost = ~np.isfinite(points.landmarks).all((1, 2))  # no box, or no face in it
     score = boxes.scores if points.score is None else points.score
+    limit = slip_limit(settings.landmarker, settings.max_slip)
+    slip = None
+    if limit:
+        looked_at = _looked_at(boxes, settings.detect_every)
+        slip = find_slip(frames, boxes.boxes, boxes.rolls, looked_at, points, landmarker, limit)
     boxes.boxes[lost], score[lost] = np.nan, 0
     placed = {
         "landmarks": points.landmarks,
@@ -148,6 +189,8 @@ def _keypoints(
         "dense": points.dense,
         "iris": points.iris,
     }
+    if slip is not None and (slipped := slip > limit).any():
+        placed = {name: _without_frames(p, slipped) for name, p in placed.items() if p is not None}
     if settings.smoothing == "gaussian":
         placed = {
             name: smooth_landmarks(p, settings.smoothing_sigma) for name, p in placed.items() if p is not None
@@ -160,8 +203,24 @@ def _keypoints(
         "score": score,
         "face_box": boxes.boxes,
         "confidence": points.confidence,
+        "slip": slip,
     }
     return {name: value for name, value in (sample | placed).items() if value is not None}
+
+
+def _looked_at(boxes: FaceBoxes, every: int) -> np.ndarray:
+    """(T,) bool: frames whose landmarks are found a second time in any case: those with a detection."""
+    if boxes.detected is not None:
+        return boxes.detected
+    count = len(boxes.boxes)
+    return np.isin(np.arange(count), [*range(0, count, every), count - 1])
+
+
+def _without_frames(points: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """points (T,...), frames (T,) bool -> the same, NaN in these frames."""
+    out = points.copy()
+    out[frames] = np.nan
+    return out
 
 
 # --- boxes --------------------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ from storage.shards import FIELD_EXTENSIONS, encode_sample
 from tests.video_files import RUNTIME
 
 CONFIG = KeypointsConfig()
+PLACED_ONCE = KeypointsConfig(max_slip=0.0)
+"""For landmarkers that place their points by the box alone."""
 
 
 def config_of(**settings):
@@ -121,7 +123,7 @@ def test_the_largest_face_is_taken_in_each_frame_by_itself():
     )
     frames = np.zeros((40, 96, 96, 3), np.uint8) + np.arange(40, dtype=np.uint8)[:, None, None, None]
     nets = {"mp_face": detector, "mesh468_iris": Corners()}
-    (found,) = keypoints_of([clip_of(frames)], config_of(detect_every=1), nets)
+    (found,) = keypoints_of([clip_of(frames)], config_of(detect_every=1, max_slip=0.0), nets)
     assert (found["face_box"][:20, 0] == 50).all()
     assert (found["face_box"][20:, 0] == 10).all()
 
@@ -142,10 +144,10 @@ def test_of_a_tracked_clip_it_is_the_face_that_was_tracked():
     clip = clip_of(frames) | {"crop": crop, "boxes": boxes}
     nets = {"mp_face": detector, "mesh468_iris": Corners()}
     clip["clip"]["detector"] = "mp_face"
-    (found,) = keypoints_of([clip], CONFIG, nets)
+    (found,) = keypoints_of([clip], PLACED_ONCE, nets)
     np.testing.assert_allclose(found["face_box"], np.tile(own[:4], (13, 1)))
     clip["clip"]["detector"] = "given"  # a source's box holds for the whole clip, and may hold both
-    (found,) = keypoints_of([clip], CONFIG, nets)
+    (found,) = keypoints_of([clip], PLACED_ONCE, nets)
     np.testing.assert_allclose(found["face_box"], np.tile(other[:4], (13, 1)))
 
 
@@ -165,7 +167,10 @@ def test_a_long_gap_stays_open():
     assert np.isfinite(boxes[:, 0]).tolist() == [True, False, False, False, False, False, True]
 
 
-@pytest.mark.parametrize("bad", [{"detect_every": 0}, {"max_gap": 2}, {"smoothing_sigma": 0.0}])
+@pytest.mark.parametrize(
+    "bad",
+    [{"detect_every": 0}, {"max_gap": 2}, {"smoothing_sigma": 0.0}, {"max_slip": -0.1}, {"max_slipped": 1.5}],
+)
 def test_impossible_settings_are_refused(bad):
     with pytest.raises(ValueError, match="expected"):
         KeypointsConfig(**bad)
@@ -227,7 +232,10 @@ def test_a_clip_is_given_away_before_the_next_is_read():
             yield clip_of(grey(4))
 
     stage = find_keypoints(
-        {"clips": clips()}, CONFIG, {"mp_face": Here(1, 2, 30, 40, 1), "mesh468_iris": Corners()}, RUNTIME
+        {"clips": clips()},
+        PLACED_ONCE,
+        {"mp_face": Here(1, 2, 30, 40, 1), "mesh468_iris": Corners()},
+        RUNTIME,
     )
     next(stage)
     assert read == [0]
@@ -262,19 +270,27 @@ def test_every_choice_names_known_nets_fields_and_packages(detector, landmarker)
 
 def test_the_stage_writes_the_fields_that_the_landmarker_has():
     nets = {"mp_face": Here(1, 2, 30, 40, 1), "dlib68": Corners(), "fan3d": Deep()}
-    (flat,) = keypoints_of([clip_of(grey(4))], config_of(landmarker="dlib68"), nets, RUNTIME)
-    (deep,) = keypoints_of([clip_of(grey(4))], config_of(landmarker="fan3d"), nets)
+    (flat,) = keypoints_of([clip_of(grey(4))], config_of(landmarker="dlib68", max_slip=10.0), nets, RUNTIME)
+    (deep,) = keypoints_of([clip_of(grey(4))], config_of(landmarker="fan3d", max_slip=10.0), nets)
     assert set(flat) == {"__key__", *KeypointsConfig(landmarker="dlib68").writes}
     assert set(deep) == {"__key__", *KeypointsConfig(landmarker="fan3d").writes}
     assert deep["confidence"].shape == (4, 68)
     assert deep["landmarks3d"].shape == (4, 68, 3)
     encode_sample(deep)
+    (once,) = keypoints_of([clip_of(grey(4))], config_of(landmarker="dlib68", max_slip=0.0), nets, RUNTIME)
+    assert (
+        set(once)
+        == {*flat} - {"slip"}
+        == {"__key__", *KeypointsConfig(landmarker="dlib68", max_slip=0.0).writes}
+    )
 
 
 def test_whole_pixels_are_truncated_and_depth_is_not():
     nets = {"mp_face": Here(1.6, 2.3, 30.7, 40.1, 1), "fan3d": Deep()}
-    (fine,) = keypoints_of([clip_of(grey(4))], config_of(landmarker="fan3d"), nets)
-    (whole,) = keypoints_of([clip_of(grey(4))], config_of(landmarker="fan3d", whole_pixels=True), nets)
+    (fine,) = keypoints_of([clip_of(grey(4))], config_of(landmarker="fan3d", max_slip=0.0), nets)
+    (whole,) = keypoints_of(
+        [clip_of(grey(4))], config_of(landmarker="fan3d", whole_pixels=True, max_slip=0.0), nets
+    )
     assert (whole["landmarks"] == np.trunc(fine["landmarks"])).all()
     assert (whole["landmarks3d"][..., 2] == 7.25).all()
     assert whole["landmarks"].dtype == np.float32
@@ -283,7 +299,7 @@ def test_whole_pixels_are_truncated_and_depth_is_not():
 
 def test_landmarks_without_depth_can_be_smoothed_and_truncated():
     nets = {"mp_face": Here(1.6, 2.3, 30.7, 40.1, 1), "dlib68": Corners()}
-    smooth = config_of(landmarker="dlib68", smoothing="gaussian", whole_pixels=True)
+    smooth = config_of(landmarker="dlib68", smoothing="gaussian", whole_pixels=True, max_slip=0.0)
     (found,) = keypoints_of([clip_of(grey(4))], smooth, nets)
     assert np.isfinite(found["landmarks"]).all()
     assert (found["landmarks"] == np.trunc(found["landmarks"])).all()
@@ -292,7 +308,7 @@ def test_landmarks_without_depth_can_be_smoothed_and_truncated():
 def test_nets_in_torch_are_told_where_to_run_and_how():
     net = Deep()
     runtime = SimpleNamespace(gpu_share=0.25, net_batch=16, net_compile=True)
-    config = KeypointsConfig(landmarker="fan3d", dtype="bfloat16")
+    config = KeypointsConfig(landmarker="fan3d", dtype="bfloat16", max_slip=0.0)
     keypoints_of([clip_of(grey(4))], config, {"mp_face": Here(1, 2, 30, 40, 1), "fan3d": net}, runtime)
     assert net.told == (InferenceSettings(device="cuda", dtype="bfloat16", batch=16, compile=True),)
     assert perception_inference_settings(RUNTIME, "float32") == InferenceSettings()
@@ -303,7 +319,7 @@ def test_the_boxes_of_the_clip_need_no_detector():
     boxes = np.array([[110, 60, 160, 110], [120, 60, 170, 110], [np.nan] * 4], np.float32)
     crop = np.array([[100, 50, 300, 150]] * 3, np.float32)
     clip = clip_of(grey(3)) | {"boxes": boxes, "crop": crop}
-    (found,) = keypoints_of([clip], config_of(detector="clip"), {"mesh468_iris": Corners()})
+    (found,) = keypoints_of([clip], config_of(detector="clip", max_slip=0.0), {"mesh468_iris": Corners()})
     np.testing.assert_allclose(
         found["face_box"][:2], [[3.2, 6.4, 19.2, 38.4], [6.4, 6.4, 22.4, 38.4]], rtol=1e-6
     )
@@ -403,7 +419,7 @@ def test_smoothing_is_off_unless_asked_for():
         )
     )
     nets = {"mp_face": Here(1, 2, 30, 40, 1), "mesh468_iris": jittery}
-    (rough,) = keypoints_of([clip_of(grey(200))], CONFIG, nets, RUNTIME)
-    (smooth,) = keypoints_of([clip_of(grey(200))], config_of(smoothing="gaussian"), nets)
+    (rough,) = keypoints_of([clip_of(grey(200))], PLACED_ONCE, nets, RUNTIME)
+    (smooth,) = keypoints_of([clip_of(grey(200))], config_of(smoothing="gaussian", max_slip=0.0), nets)
     assert rough["landmarks"].std() == pytest.approx(1, abs=0.02)
     assert smooth["landmarks"].std() == pytest.approx(0.53, abs=0.02)

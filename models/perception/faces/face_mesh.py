@@ -180,6 +180,15 @@ class MeshPrediction(NamedTuple):
     """(n,) float32 logits."""
 
 
+class FirstPass(NamedTuple):
+    """A pass over n faces in the boxes that were given, on the CPU; NaN where it sees none."""
+
+    squares: np.ndarray
+    """(n,4): centre, side and angle of the squares for the second pass."""
+    landmarks: np.ndarray
+    """(n,68,2) float32."""
+
+
 class MeshLandmarker:
     """models.perception.interfaces.Landmarker, InferenceConfigurable: a pass of the mesh on the squares of
     the boxes, upright or turned, one on those of its points, then the eyes."""
@@ -210,22 +219,27 @@ class MeshLandmarker:
         rolls = np.zeros(len(boxes), np.float32) if rolls is None else rolls
         looked_at = np.flatnonzero(usable if detected is None else usable & detected)
         rows = np.flatnonzero(usable) if len(looked_at) else looked_at
-        first = [self._find_squares(frames[some], boxes[some], rolls[some]) for some in _batches(looked_at)]
-        squares = _interpolate_squares(np.concatenate([np.zeros((0, 4)), *first]), looked_at, rows)
+        first = [self._first_pass(frames[some], boxes[some], rolls[some]) for some in _batches(looked_at)]
+        first_pass = np.full((len(frames), len(IBUG68), 2), np.nan, np.float32)
+        for some, one in zip(_batches(looked_at), first, strict=True):
+            first_pass[some] = one.landmarks
+        squares = np.concatenate([np.zeros((0, 4)), *(one.squares for one in first)])
+        squares = _interpolate_squares(squares, looked_at, rows)
         seen = np.isfinite(squares).all(1)
         rows, squares = rows[seen], squares[seen]
         done = [self._faces(frames[rows[some]], squares[some]) for some in _batches(np.arange(len(rows)))]
         found = MeshPrediction(*map(np.concatenate, zip(*done, strict=True))) if done else None
-        return _prediction(found, rows, len(frames), self._mesh.has_iris)
+        return _prediction(found, rows, first_pass, self._mesh.has_iris)
 
-    def _find_squares(self, frames: np.ndarray, boxes: np.ndarray, rolls: np.ndarray) -> np.ndarray:
-        """(n,4): centre, side and angle of the faces' squares after a first pass; NaN where it sees none."""
+    def _first_pass(self, frames: np.ndarray, boxes: np.ndarray, rolls: np.ndarray) -> FirstPass:
         images = frames_to_images(frames, self._mesh.device)
         where = (torch.from_numpy(one.astype(np.float32)).to(images.device) for one in (boxes, rolls))
         faces = self._mesh.find_faces(images, *where)
         centre, side, angle = squares_from_points(faces.points)
-        found = torch.column_stack([centre, side, angle])
-        return torch.where(faces.presence[:, None] > 0, found, torch.nan).cpu().numpy()
+        seen = faces.presence > 0
+        squares = torch.where(seen[:, None], torch.column_stack([centre, side, angle]), torch.nan)
+        landmarks = torch.where(seen[:, None, None], faces.points[:, list(IBUG68), :2], torch.nan)
+        return FirstPass(squares.cpu().numpy(), _rounded(landmarks.float().cpu().numpy()))
 
     def _faces(self, frames: np.ndarray, squares: np.ndarray) -> MeshPrediction:
         images = frames_to_images(frames, self._mesh.device)
@@ -270,8 +284,12 @@ def _usable_boxes(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(finite & inside & (high - low >= MIN_BOX_SIDE).all(1))
 
 
-def _prediction(found: MeshPrediction | None, rows: np.ndarray, count: int, iris: bool) -> LandmarkPrediction:
-    """found: of the frames `rows` -> of all `count` frames; NaN and 0 where there is no face."""
+def _prediction(
+    found: MeshPrediction | None, rows: np.ndarray, first_pass: np.ndarray, iris: bool
+) -> LandmarkPrediction:
+    """found: of the frames `rows` -> of all T frames, as many as first_pass (T,68,2) has; NaN and 0 where
+    there is no face."""
+    count = len(first_pass)
     dense = np.full((count, MESH_POINT_COUNT, 3), np.nan, np.float32)
     irises = np.full((count, 2, 5, 2), np.nan, np.float32)
     presence = np.zeros(count, np.float32)
@@ -289,6 +307,7 @@ def _prediction(found: MeshPrediction | None, rows: np.ndarray, count: int, iris
         dense=dense,
         iris=irises if iris else None,
         score=np.clip(presence / SURE_PRESENCE_LOGIT, 0, 1),
+        first_pass=first_pass,
     )
 
 
