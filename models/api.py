@@ -193,7 +193,7 @@ class BestCriterion(Struct, frozen=True, kw_only=True):
     """Which validation gave the best weights."""
 
     figure: str = "psnr"
-    """Any figure of validation, as it is logged without `held_out/`."""
+    """Any figure of validation, as it is logged without `held_out/`: `cross/pose_mesh` is of two people."""
     highest: bool = True
     """False: the lowest is the best."""
 
@@ -238,15 +238,15 @@ class WeightsSource(NamedTuple):
 class Phase(Struct, frozen=True, kw_only=True):
     """One stretch of training: a node of the graph, `train.<model>.<name>`."""
 
-    as_before: ClassVar[Mapping[str, object]] = {"seed": None}
+    as_before: ClassVar[Mapping[str, object]] = {"seed": None, "validation_cross_samples": 8}
+    # pairs are only looked at, unless `best` follows a figure of theirs, which nothing did before
 
     name: str
     init: str | dict[str, str | None] | None = None
     """What the weights begin with: "phase", or "weights.<id>", a released file that was imported (`reenact
     weights`), or "model.phase", that of another model of the run, for all parts that it brings; or by part,
     {part: "phase" | "phase.part" | "model.phase.part" | "weights.<id>"}. `generator_ema` is the running mean
-    of `generator`, as a source and as what a running mean begins with. None = PyTorch's initial values.
-    """
+    of `generator`, as a source and as what a running mean begins with. None = PyTorch's initial values."""
     resume_optimizers: bool = False
     """Go on with the optimizer states of the phases it starts from too, as one training that was not cut."""
     steps: int
@@ -257,8 +257,7 @@ class Phase(Struct, frozen=True, kw_only=True):
     """Samples per forward pass, None = the whole batch. Batch statistics (FSRT's covariance, BatchNorm) are
     taken over a chunk, so it changes results; the number of workers does not (but the running statistics of
     a BatchNorm that learns are those of the first worker's chunks). Chunks are dealt out evenly to the
-    workers.
-    """
+    workers."""
     optimizers: dict[str, Optimizer]
     updates: dict[str, Update | None]
     """By name, in the order in which they are computed and move; null drops one. The first is what
@@ -269,13 +268,14 @@ class Phase(Struct, frozen=True, kw_only=True):
     """Name -> what the task is handed frozen under that name (`Task.use`): "phase", the checkpoint of an
     earlier phase, "model.phase", that of another model of the run, or "weights.<id>", a released file."""
     ema: dict[str, EmaSettings | None] = field(default_factory=dict)
-    """Part -> its running mean, which validation and inference use, and which is published beside the part.
-    """
+    """Part -> its running mean, used by validation and inference, and published beside the part."""
     validate_every: int = 500
     """Steps between validations. The best weights are chosen among these steps alone, so that they depend on
     nothing but the phase; the last step is validated too, but not chosen."""
     validation_samples: int = 16
     """Fixed samples of held-out clips that a validation looks at."""
+    validation_cross_samples: int = 8
+    """Fixed pairs of clips of two people that it looks at besides, if the task can show them; 0 = none."""
     best: BestCriterion | None = field(default_factory=BestCriterion)
     """None = no best weights are kept."""
     seed: int | None = None
@@ -291,7 +291,8 @@ class Phase(Struct, frozen=True, kw_only=True):
 
     def _check_sizes(self) -> None:
         _steps("", steps=(self.steps, 1), batch=(self.batch, 1), validate_every=(self.validate_every, 1),
-               validation_samples=(self.validation_samples, 1))  # fmt: skip
+               validation_samples=(self.validation_samples, 1),
+               validation_cross_samples=(self.validation_cross_samples, 0))  # fmt: skip
         if self.frames_from != "clips" and self.frames_from.removeprefix("views.") in ("", self.frames_from):
             raise ValueError(f"frames_from {self.frames_from!r}: expected clips, or views. and a view's name")
         if self.batch % self.samples_per_chunk:
@@ -428,8 +429,7 @@ class ReleasedWeightsInit(Struct, frozen=True):
 
     reader: str
     """"module:function" of ({weights id: safetensors as imported}, the model's settings, the phase) ->
-    tensors by our names, and their provenance.
-    """
+    tensors by our names, and their provenance."""
     files: tuple[str, ...]
     """Ids in the weights registry."""
     parts: tuple[str, ...]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from models.api import EMA_SUFFIX
 
@@ -85,6 +85,8 @@ class ValidationOutput:
 
     row: np.ndarray
     """(B,H,W',3) pictures side by side, left to right as the model's README says."""
+    titles: tuple[str, ...] = ()
+    """Of the row's pictures, all of side H, left to right; () = the grid has none."""
     scores: dict[str, float] = field(default_factory=dict)
     """Figures that only the model can know; means over the batch."""
     states: dict[str, Tensor] = field(default_factory=dict)
@@ -153,6 +155,23 @@ class Task(Protocol):
         scores. Those that are may be named too, as AS_PUBLISHED_PROVENANCE, where another phase can say
         otherwise (models/provenance.py).
         """
+        ...
+
+
+@runtime_checkable
+class CrossReenactmentTask(Protocol):
+    """A task that can show another person's motion on a face, besides what `Task` asks: validation then looks
+    at fixed pairs of clips too. A distilled detector, say, has nothing of the kind."""
+
+    def sample_cross(self, rng: np.random.Generator, source: Clip, driving: Clip) -> Sample | None:
+        """What `cross_validation_step` reads of two people's clips: source frames of one, a driving frame of
+        the other. A pure function of the seed, as `Task.sample`. None: these clips cannot serve."""
+        ...
+
+    def cross_validation_step(self, batch: Batch) -> ValidationOutput:
+        """What the source looks like under the driving motion, transferred as inference does by default:
+        `output`; `source`, whose face it should show, and `driving`, whose pose and expression. There is no
+        truth."""
         ...
 
 

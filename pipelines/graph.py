@@ -52,6 +52,7 @@ from pipelines.runs.graph_builder import (
     map_paths_to_themselves,
     model_training_order,
 )
+from pipelines.train.best_figure import best_figure_needs
 from storage.checkpoints import MODEL_FILE
 
 RECORDING_FIELDS_FOR_CLIPS = ("identity", "tracks")
@@ -74,8 +75,6 @@ RESERVED_NODE_NAMES = (
     "pairs", "generate", "samples", "features", "score", "report",
 )  # fmt: skip
 """Stages, after which no node of a model may be called."""
-VALIDATION_METRIC_ENTRY_POINTS = ("pipelines.train.validation_metrics:compute_validation_metrics",)
-"""Figures of validation that are for the eye alone, unless a phase chooses its best weights by one."""
 
 
 def build_graph(config: RunConfig) -> Graph:
@@ -218,12 +217,8 @@ def add_training(run: GraphBuilder, model: str, others: Mapping[str, Mapping[str
         }  # fmt: skip
         nets = spec.nets(section, settings)
         paths = (*task.settings, *(spec.net_settings if nets else ()), f"phases.{phase}")
-        chooses = settings.best is not None and settings.best.figure != "psnr"
-        code = (
-            task.task,
-            *(one.reader for one in released),
-            *(VALIDATION_METRIC_ENTRY_POINTS if chooses else ()),
-        )
+        figure_code, figure_nets = best_figure_needs(f"{model}.phases.{phase}", settings)
+        code = (task.task, *(one.reader for one in released), *figure_code)
         # fmt: off
         run.add_whole(f"train.{model}.{phase}", "train.launch:train_phase",
                   stage=f"train.{spec.name}.{phase}",
@@ -232,12 +227,13 @@ def add_training(run: GraphBuilder, model: str, others: Mapping[str, Mapping[str
                   check="pipelines.train.checks:check_phase_runtime",
                   reads=run.unit_table_reads(model, settings, section.data)
                   | run.resolve_model_reads(model, reads, section.data) | before,
-                  writes=("checkpoint",), logs=("metrics.jsonl", "samples.png"),
+                  writes=("checkpoint",), logs=("metrics.jsonl", "samples.png", "cross.png"),
                   config={f"{spec.name}.{path}": f"{model}.{path}" for path in paths}
                   | run.stage_config_paths(model, spec.extra_sections(section))
                   | run.preprocessing_net_paths(model),
                   key_values=key_values, resumable_budget=f"{spec.name}.phases.{phase}.steps",
-                  code=(*FINGERPRINTED_TRAINING_FUNCTIONS, *code), nets=nets, packages=task.packages,
+                  code=(*FINGERPRINTED_TRAINING_FUNCTIONS, *code), nets=(*nets, *figure_nets),
+                  packages=task.packages,
                   weights=tuple(dict.fromkeys(file for one in released for file in one.files)))
         # fmt: on
         trained[phase] = f"train.{model}.{phase}"

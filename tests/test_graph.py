@@ -13,7 +13,8 @@ from models.errors import InvalidSettings
 from models.headgan.phases import PHASES
 from models.spec import CheckpointUse, ModelNodeSpec, load_model_spec
 from pipelines.config import load_config
-from pipelines.engine.fingerprint import list_code_entry_points
+from pipelines.engine.fingerprint import flatten_settings, list_code_entry_points
+from pipelines.engine.keys import lookup_setting
 from pipelines.errors import UserError
 from pipelines.graph import build_graph, check_frame_family
 from pipelines.runs.session import CODE_ROOT
@@ -258,6 +259,58 @@ def test_no_version_of_a_tool_brings_a_corpus_again():
 def test_a_metric_is_no_code_of_training(reached):
     """Validation's figures are to look at: a change of them must not retrain."""
     assert not [name for name in reached("train.fsrt.warmup") if name.startswith("pipelines.eval")]
+
+
+def phase_by(figure: str, highest: bool, *more: str):
+    """Node `train.headgan.adversarial` whose best weights this figure chooses."""
+    path = "headgan.phases.adversarial"
+    sets = [f"{path}.best.figure={figure}", f"{path}.best.highest={str(highest).lower()}", *more]
+    return build_graph(load_config(DEMO, sets).config)["train.headgan.adversarial"]
+
+
+@pytest.mark.parametrize(
+    ("figure", "highest", "weights", "reach"),
+    [("l1", False, (), "metrics.l1"), ("akd_l2_dlib", False, ("dlib_sp68",), "metrics.akd"),
+     ("cross/pose_mesh", False, ("mp_face_short", "mp_face_full", "mp_mesh468", "mp_iris"), "metrics.mesh"),
+     ("cross/csim_dlib_centred", True, ("mp_face_short", "mp_face_full", "mp_mesh468", "dlib_resnet"),
+      "metrics.identity")],
+)  # fmt: skip
+def test_a_figure_that_chooses_the_best_weights_is_in_the_key_with_its_nets(
+    graph, project_code, figure, highest, weights, reach
+):
+    node, plain = phase_by(figure, highest), graph["train.headgan.adversarial"]
+    assert {*node.weights} - {*plain.weights} == {*weights}
+    entries = list_code_entry_points(node, CONFIG, project_code)
+    assert any(f"pipelines.eval.{reach}." in name for name in project_code.reachable_symbols(entries))
+    sampled = "pipelines.dataset.sampler.make_cross_sample" in project_code.reachable_symbols(entries)
+    assert sampled == figure.startswith("cross/")
+
+
+def test_a_figure_that_the_task_alone_knows_needs_nothing_more(graph):
+    node, plain = phase_by("flow", False), graph["train.headgan.adversarial"]
+    assert (node.code, node.weights) == (plain.code, plain.weights)
+
+
+@pytest.mark.parametrize(
+    ("figure", "highest", "more", "told"),
+    [("cross/pose_mesh", True, (), "the lowest is the best; set .*best.highest to false"),
+     ("psnr", False, (), "the highest is the best; set .*best.highest to true"),
+     ("cross/l1", False, (), "pairs have cross/csim_dlib_centred, .*cross/expression_mesh"),
+     ("cross/pose_mesh", False, ("headgan.phases.adversarial.validation_cross_samples=0",),
+      "validation_cross_samples is 0; expected 1 or more")],
+)  # fmt: skip
+def test_a_figure_that_cannot_choose_is_refused_before_anything_runs(figure, highest, more, told):
+    with pytest.raises(InvalidSettings, match=f"headgan.phases.adversarial.best.*{told}"):
+        phase_by(figure, highest, *more)
+
+
+def test_the_number_of_pairs_is_in_no_key_as_it_was():
+    """What validation only shows leaves a phase valid that was trained before."""
+    path = "headgan.phases.adversarial"
+    leaves = [flatten_settings(lookup_setting(load_config(DEMO, sets).config, path), path)
+              for sets in ([], [f"{path}.validation_cross_samples=4"])]  # fmt: skip
+    assert f"{path}.validation_cross_samples" not in leaves[0]
+    assert leaves[1][f"{path}.validation_cross_samples"] == 4
 
 
 def test_a_phase_that_the_run_drops_is_no_node():

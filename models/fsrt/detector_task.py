@@ -114,6 +114,7 @@ class KeypointTask(StatelessTask):
         error = (keypoints - batch["target"]).norm(dim=-1).mean() * 50
         return ValidationOutput(
             row=np.concatenate([plain, visualize.mark_keypoints(labelled, keypoints)], axis=2),
+            titles=("frame", "keypoints"),
             scores={"keypoint_error_percent": float(error)},
         )
 

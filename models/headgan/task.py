@@ -1,9 +1,10 @@
 """HeadGAN's training step: self-reenactment (supplement 2 and 3), and what inference loads.
 
 A sample is two frames of one clip: the reference, and a driving frame, which is also what the net must
-render. What the net is told of them (NMFC, or a sketch) is drawn on the training device from the stored
-coefficients and cameras, never stored as pictures. Legend: B samples, S frame side, I image side, P numbers
-of a face (motion.HeadMotion.packed), W frames of the driving window, A length of an audio vector.
+render; validation also looks at a reference and a driving frame of two people. What the net is told of them
+(NMFC, or a sketch) is drawn on the training device from the stored coefficients and cameras, never stored as
+pictures. Legend: B samples, S frame side, I image side, P numbers of a face (motion.HeadMotion.packed), W
+frames of the driving window, A length of an audio vector.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from models.headgan.discriminator import (
     mouth_centre,
     mouth_discriminator,
 )
+from models.headgan.driving import transfer_motion
 from models.headgan.fitter import TrainedFits, fits_record
 from models.headgan.motion import (
     IdentityChoice,
@@ -188,6 +190,31 @@ class HeadGanTask(StatelessTask):
         has_sound = bool(clip.read_field("clip")["has_sound"])
         return select_audio_vectors(speech, [frame], self.hearing, has_sound, f"clip {clip.key}")[0]
 
+    def sample_cross(self, rng: np.random.Generator, source: Clip, driving: Clip) -> Sample | None:
+        """As `sample`, the reference being the first frame of one clip and the driving frame one of another:
+        the reference's face under the driving rotation and expression, with the size and place of relative
+        motion, which is inference's default (1.6).
+        """
+        t = int(rng.integers(driving.length))
+        fits = (
+            np.asarray(source.read_field("fit_valid"), bool),
+            np.asarray(driving.read_field("fit_valid"), bool),
+        )
+        if not (fits[0][0] and is_fit_window_valid(fits[1], t, self.architecture.frames)):
+            return None
+        frames = np.concatenate([source.frames([0]), driving.frames([t])])
+        zoom = self.architecture.image_size / frames.shape[1]
+        reference, motion = (
+            read_clip_head_motion(clip.read_field, self.identity, chosen).rescale_pixels(zoom)
+            for clip, chosen in ((source, [0]), (driving, None))
+        )
+        window = driving_window_indices(t, self.architecture.frames)
+        transferred = transfer_motion(motion, reference, "relative").select_frames(window)
+        sample = {"frames": frames, "packed": np.concatenate([reference.pack(), transferred.pack()])}
+        if self.architecture.audio:
+            sample["audio"] = self.audio_vector(driving, t)
+        return sample
+
     # --- the step ---
     def run_generator(self, batch: Batch) -> StepTensors:
         """Render the conditions and run the generator."""
@@ -282,29 +309,41 @@ class HeadGanTask(StatelessTask):
 
     # --- validation ---
     def validation_step(self, batch: Batch) -> ValidationOutput:
-        """Row: source | its condition | driving condition | flow | warped source | output | driving frame;
-        without F neither flow nor warped source.
-
-        Scores, with F: l1_warped, of images in [0,1] as validation's l1 and copy_l1 are; flow, its mean
+        """Scores, with F: l1_warped, of images in [0,1] as validation's l1 and copy_l1 are; flow, its mean
         length in pixels.
         """
         step = self.run_generator(batch)
-        made = step.rendered
+        scores: dict[str, float] = {}
+        if (flow := step.rendered.flow) is not None:
+            scores["l1_warped"] = losses.pixel_l1_loss(step.rendered.warped, step.target).item() / 2
+            scores["flow"] = flow.norm(dim=1).mean().item()
+        return self.show_step(step, scores)
+
+    def cross_validation_step(self, batch: Batch) -> ValidationOutput:
+        """The same row of a pair of two people: the condition that drives is of the source's face."""
+        return self.show_step(self.run_generator(batch), {})
+
+    def show_step(self, step: StepTensors, scores: dict[str, float]) -> ValidationOutput:
+        """Row, as in the paper's Figure 3: source | its condition | driving frame | the condition that drives
+        | flow | warped source | output; without F neither flow nor warped source.
+        """
+        made, what = step.rendered, "NMFC" if self.architecture.condition == "nmfc" else "sketch"
         source, driving, output = (
             visualize.images_to_uint8(one) for one in (step.source, step.target, made.image)
         )
-        row = [
-            source,
-            visualize.conditions_to_uint8(step.source_condition),
-            visualize.conditions_to_uint8(step.condition),
-        ]
-        scores: dict[str, float] = {}
+        row = {
+            "source": source,
+            f"its {what}": visualize.conditions_to_uint8(step.source_condition),
+            "driving frame": driving,
+            f"driving {what}": visualize.conditions_to_uint8(step.condition),
+        }
         if made.flow is not None:
-            row += [visualize.flow_to_colours(made.flow), visualize.images_to_uint8(made.warped)]
-            scores["l1_warped"] = losses.pixel_l1_loss(made.warped, step.target).item() / 2
-            scores["flow"] = made.flow.norm(dim=1).mean().item()
+            row["flow"] = visualize.flow_to_colours(made.flow)
+            row["warped source"] = visualize.images_to_uint8(made.warped)
+        row["output"] = output
         return ValidationOutput(
-            row=np.concatenate([*row, output, driving], axis=2),
+            row=np.concatenate(list(row.values()), axis=2),
+            titles=tuple(row),
             scores=scores,
             source=source,
             driving=driving,

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from models.errors import InvalidSettings
-from models.task import Sample, Task
+from models.task import CrossReenactmentTask, Sample, Task
 from pipelines.dataset.clips import ClipFamily, Clips, StoredClip
 from pipelines.errors import UserError
 
-ORDER_STREAM, SAMPLE_STREAM = 0, 1  # what a random stream is for
+ORDER_STREAM, SAMPLE_STREAM, CROSS_STREAM = 0, 1, 2  # what a random stream is for
 MAX_SAMPLING_ATTEMPTS = 100
 
 
@@ -89,6 +89,34 @@ def make_sample(
         f"no usable frames after {MAX_SAMPLING_ATTEMPTS} attempts, the last in {failed[-3:]}; "
         "see their rejects"
     )
+
+
+def make_cross_sample(
+    task: CrossReenactmentTask, corpus: SplitClips, seed: int, index: int
+) -> tuple[str, Sample] | None:
+    """Pair number `index` of two people -> the keys of the source's and the driving clip, and its arrays. A
+    pure function of seed and corpus. None where no pair of the next MAX_SAMPLING_ATTEMPTS will do. The corpus
+    has two identities or more."""
+    for attempt in range(MAX_SAMPLING_ATTEMPTS):
+        rng = np.random.default_rng([seed, CROSS_STREAM, index, attempt])
+        people = cross_pair_identities(seed, len(corpus.identities), index + attempt)
+        source, driving = (
+            StoredClip(corpus, keys[int(rng.integers(len(keys)))])
+            for keys in (corpus.identities[person] for person in people)
+        )
+        if (sample := task.sample_cross(rng, source, driving)) is not None:
+            return f"{source.key}+{driving.key}", sample
+    return None
+
+
+def cross_pair_identities(seed: int, count: int, number: int) -> tuple[int, int]:
+    """Source and driving identity, two of `count`, of pair `number`: all are the source once, in a random
+    order that each drives the one before; then once more, driven by the next but one, and so on. The first
+    count * (count - 1) pairs differ.
+    """
+    turn, place = divmod(number, count)
+    order = _order(seed, count, 0)
+    return int(order[place]), int(order[(place + 1 + turn % (count - 1)) % count])
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,8 +45,8 @@ NON_NUMERIC_MODULES = (
     "pipelines.media.ffmpeg_tool", "pipelines.preprocess.fetch", "pipelines.runs",
     "pipelines.tracking", "pipelines.train.checks", "pipelines.train.process_group", "pipelines.train.launch",
     "pipelines.train.meters", "pipelines.train.metric_log", "pipelines.train.monitor",
-    "pipelines.train.nonfinite", "pipelines.train.stop_file", "pipelines.train.validation_metrics",
-    "pipelines.train.worker",
+    "pipelines.train.nonfinite", "pipelines.train.stop_file", "pipelines.train.validation_grid",
+    "pipelines.train.validation_metrics", "pipelines.train.validation_nets", "pipelines.train.worker",
     "models.errors", "models.phase_checks", "models.provenance", "models.spec", "models.weights", "storage",
 )  # fmt: skip
 """What moves bytes, messages and processes, and what is only shown: an edit there changes no number, so these

@@ -14,11 +14,12 @@ from models.spec import PreprocessingNet, load_model_spec
 from models.task import Task
 from pipelines.engine.fingerprint import resolve_entry_point
 from pipelines.nets import load_nets
-from pipelines.train.validation_metrics import load_landmark_finder
+from pipelines.train.validation_nets import ValidationNets
 
 if TYPE_CHECKING:
     from pipelines.dataset.sampler import SplitClips
     from pipelines.engine.node import NodeContext
+    from pipelines.train.validation_figures import PictureFeatures
 
 
 class TrainJobSpec(Struct, frozen=True, kw_only=True):
@@ -29,8 +30,8 @@ class TrainJobSpec(Struct, frozen=True, kw_only=True):
     build: Callable[[], Task]
     nets: Callable[[], dict[str, Any]]
     """Loads the perception nets that the phase's losses look through."""
-    landmarks: Callable[[], Any] | None
-    """Loads a landmark finder for validation, frames (T,256,256,3) -> (T,68,2); None = no such figures."""
+    features: PictureFeatures | None
+    """What frozen nets say of validation's pictures; None = no figures of them."""
     train: Mapping[str, SplitClips]
     """The tables that samples are read from, by name (`TaskSpec.tables`); none of a task that reads nothing.
     """
@@ -71,7 +72,7 @@ def make_train_job(
         phase=phase,
         build=partial(resolve_entry_point(spec.tasks[name].task), **settings),
         nets=partial(load_nets, spec.nets(section, phase), ctx.store),
-        landmarks=partial(load_landmark_finder, ctx.store),
+        features=ValidationNets(ctx.store),
         train=train,
         held_out=held_out,
         seed=seed,

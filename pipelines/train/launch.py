@@ -3,7 +3,8 @@
 Which task a phase runs, on which settings and fields, stands as text in the model's spec.py, and in the
 node's key through pipelines/graph.py. Artifact: model.safetensors (weights), state.safetensors (all that
 training on needs), best.safetensors (the weights of the best validation, where `Phase.best` names a
-figure), metrics.jsonl (losses and scores, no timings), samples.png.
+figure), metrics.jsonl (losses and scores, no timings), samples.png, and cross.png where validation shows
+pairs of two people.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from models.errors import InvalidSettings
 from models.provenance import describe_provenance
 from models.spec import FamilyFields, load_model_spec, units_table_role
 from pipelines.dataset.splits import count_missing_clips, describe_clips_without_sound
+from pipelines.engine.fingerprint import resolve_entry_point
 from pipelines.errors import UserError
 from pipelines.train.metric_log import (
     METRICS_FILE,
@@ -58,8 +60,28 @@ def train_phase(ctx: NodeContext, model: str, phase: str) -> None:
         ctx.set_scratch_subfolder(f"steps-{settings.steps}")
     job = make_train_job(ctx, model, phase, train, held_out)
     prepare_training_work_folder(ctx, model, job.phase)
+    tell_cross_pairs(ctx, job, spec.tasks[phase].task)
     if follow_training(ctx, job, partial(run_training_workers, ctx, job)):
         publish_checkpoint(ctx, job)
+
+
+def tell_cross_pairs(ctx: NodeContext, job: TrainJobSpec, task: str) -> None:
+    """Say once what validation shows of two people. task: "module:class"."""
+    from models.task import CrossReenactmentTask
+    from pipelines.train.cross_validation import why_no_cross_pairs
+
+    if not job.phase.validation_cross_samples or not issubclass(
+        resolve_entry_point(task),  # pyright: ignore[reportArgumentType]
+        CrossReenactmentTask,
+    ):
+        return
+    split = "held-out" if job.held_out else "training"
+    if why := why_no_cross_pairs(job.held_out or job.train):
+        text = f"none: {why} in the {split} split"
+        ctx.report_progress(0, job.phase.steps, f"validation shows no cross-reenactment, {text}")
+    else:
+        text = f"{job.phase.validation_cross_samples} pairs of {split} clips of two people"
+    ctx.log_params({"validation.cross": text})
 
 
 # --- what goes in -------------------------------------------------------------------------------------------
@@ -184,7 +206,7 @@ def publish_checkpoint(ctx: NodeContext, job: TrainJobSpec) -> None:
     day.
     """
     from pipelines.train.state import write_state_and_weights_files
-    from pipelines.train.worker import SAMPLE_GRID_FILE
+    from pipelines.train.worker import CROSS_GRID_FILE, SAMPLE_GRID_FILE
 
     store, files = Store(ctx.scratch), StepCheckpoints(ctx.scratch)
     reached = files.latest_step_up_to(job.phase.steps)
@@ -197,6 +219,8 @@ def publish_checkpoint(ctx: NodeContext, job: TrainJobSpec) -> None:
         ctx.log_metrics({f"final/best_{figure}": about["best"][0], "final/best_step": about["best"][1]})
     latest, scores = _join_lines(store, ctx.out / METRICS_FILE)
     (ctx.out / SAMPLE_GRID_FILE).write_bytes(store.read(SAMPLE_GRID_FILE))
+    if store.exists(CROSS_GRID_FILE):
+        (ctx.out / CROSS_GRID_FILE).write_bytes(store.read(CROSS_GRID_FILE))
     if about["provenance"]:
         text = describe_provenance(about["provenance"])
         ctx.log_params(

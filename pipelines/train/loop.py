@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 
 import torch
 
-from models.api import Phase
+from models.api import BestCriterion, Phase
 from models.errors import InvalidSettings
 from pipelines.dataset.sampler import WorkerShare, iterate_sample_chunks
 from pipelines.train.distributed import DistributedContext
@@ -23,6 +23,10 @@ from pipelines.train.updates import make_update_passes, train_step
 from pipelines.train.validate import ValidationResult, validate_net
 from storage.checkpoints import StepCheckpoints
 from storage.files import Store
+
+MAX_MISSING_SHARE = 0.25
+"""Of the samples that a figure of faces could be of. With more of them without a face in the output its
+value, of the others alone, does not choose the best weights."""
 
 
 def begin_training(
@@ -54,13 +58,26 @@ def validate_and_keep_best(job: TrainJobSpec, state: TrainState, device: torch.d
     with state.eval_weights():
         found = validate_net(state.task, tables, job, device)
     if phase.best and state.step % phase.validate_every == 0:
-        if phase.best.figure not in found.figures:
-            raise InvalidSettings(
-                f"{job.node}: best.figure {phase.best.figure!r}; validation has "
-                f"{', '.join(sorted(found.figures))}; name one of them, or set best to null"
-            )
-        state.keep_best(Store(job.scratch), found.figures[phase.best.figure])
+        value = choosing_figure(job.node, phase.best, found.figures)
+        if value is not None:
+            state.keep_best(Store(job.scratch), value)
     return found
+
+
+def choosing_figure(node: str, best: BestCriterion, figures: Mapping[str, float]) -> float | None:
+    """The figure that chooses the best weights; None where too few samples show the face that it is about, as
+    in the first pictures of a net. InvalidSettings where validation has no such figure."""
+    value, name = figures.get(best.figure), best.figure
+    seen, missing = (figures.get(f"{name}_{count}") for count in ("frames", "missing"))
+    if value is None and seen is None:
+        advice = "it takes held-out clips of two people" if name.startswith("cross/") else "name one of them"
+        raise InvalidSettings(
+            f"{node}: best.figure {name!r}; validation has {', '.join(sorted(figures))}; {advice}, or set "
+            "best to null"
+        )
+    if value is None or (seen is not None and missing and missing > MAX_MISSING_SHARE * (seen + missing)):
+        return None
+    return value
 
 
 def run_steps(job: TrainJobSpec, state: TrainState, worker: DistributedContext) -> Iterator[int]:

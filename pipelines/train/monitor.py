@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pipelines.train.job import TrainJobSpec
 
 METRIC_LOG_POLL_SECONDS = 0.5  # seconds between two looks at the metric lines
+COUNT_SUFFIXES = ("_frames", "_missing")
+"""Of figures that only say how many samples another one is of."""
 WORKER_STOP_TIMEOUT_SECONDS = 300.0  # seconds that workers get to end their step and to save it
 
 
@@ -88,7 +90,7 @@ class MetricForwarder:
 
 
 def progress_note(latest: Mapping[str, float]) -> str:
-    """The figures of a progress line: the last total loss, speed and held-out score."""
+    """The figures of a progress line: the last total loss, speed and held-out score of self-reenactment."""
     chosen = [n for n in latest if n in ("loss/total", "samples_per_second") or n.startswith("held_out/")]
-    names = [n for n in chosen if "/copy_" not in n and not n.endswith("_frames")]
+    names = [n for n in chosen if n.count("/") < 2 and "/copy_" not in n and not n.endswith(COUNT_SUFFIXES)]
     return ", ".join(f"{name} {latest[name]:.4g}" for name in names)

@@ -1,13 +1,13 @@
-"""Validation of a net while it learns: fixed samples of held-out clips, their figures, a grid of pictures.
+"""Validation of a net while it learns: fixed samples of held-out clips, fixed pairs of two people, their
+figures, grids of pictures.
 
 Only the figure that the phase names has a say (it chooses the best checkpoint). Those of the pictures but
-PSNR are found by name, so that a change of a metric retrains nothing: no key holds their code, unless the
-phase chooses by one of them (pipelines/graph.py).
+PSNR are found by name, and so are pairs and grids, so that a change of a metric retrains nothing: no key
+holds their code, unless the phase chooses by one of them (best_figure.py).
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,16 +25,20 @@ from pipelines.train.distributed import chunk_to_device
 if TYPE_CHECKING:
     from pipelines.train.job import TrainJobSpec
 
-GRID_ROWS, MIN_PICTURE_SIDE = 8, 128  # of the grid: rows, and the least side of a picture in it
 VALIDATION_METRICS_FUNCTION = "pipelines.train.validation_metrics:compute_validation_metrics"
+CROSS_VALIDATION_FUNCTION = "pipelines.train.validation_metrics:validate_cross"
+GRID_FUNCTION = "pipelines.train.validation_metrics:encode_grid"
 
 
 @dataclass(frozen=True, slots=True)
 class ValidationResult:
     figures: dict[str, float]
-    """By name; "psnr", the mean over the samples in dB, only where the task renders pictures."""
+    """By name; "psnr", the mean over the samples in dB, only where the task renders pictures. Those of pairs
+    begin with `cross/`."""
     grid: bytes
     """PNG"""
+    cross_grid: bytes | None
+    """PNG; None where there are no pairs to show."""
 
 
 @torch.no_grad()
@@ -50,9 +54,12 @@ def validate_net(
         outputs = [task.validation_step(chunk_to_device(batch, device)) for batch in batches]
     figures = mean_scores(outputs) | task.validation_metrics(sum_validation_states(outputs))
     if (psnr := mean_psnr(outputs)) is not None:
-        figures |= {"psnr": psnr} | resolve_entry_point(VALIDATION_METRICS_FUNCTION)(outputs, job.landmarks)
+        figures |= {"psnr": psnr} | resolve_entry_point(VALIDATION_METRICS_FUNCTION)(outputs, job.features)
+    cross = resolve_entry_point(CROSS_VALIDATION_FUNCTION)(task, tables, job, device)
     return ValidationResult(
-        figures, encode_png_grid(np.concatenate([output.row for output in outputs])[:GRID_ROWS])
+        figures | (cross.figures if cross else {}),
+        resolve_entry_point(GRID_FUNCTION)(outputs),
+        cross.grid if cross else None,
     )
 
 
@@ -85,14 +92,3 @@ def mean_psnr(outputs: Sequence[ValidationOutput]) -> float | None:
         return None
     errors = np.concatenate([gap.mean((1, 2, 3)) for gap in gaps])
     return float((-10 * np.log10(np.maximum(errors, 1e-10))).mean())
-
-
-def encode_png_grid(rows: np.ndarray) -> bytes:
-    """rows (B,H,W,3) uint8, stacked and enlarged by a whole factor -> PNG"""
-    from PIL import Image
-
-    factor = max(1, MIN_PICTURE_SIDE // rows.shape[1])
-    picture = np.concatenate(list(rows)).repeat(factor, 0).repeat(factor, 1)
-    out = io.BytesIO()
-    Image.fromarray(picture).save(out, format="PNG")
-    return out.getvalue()

@@ -1,67 +1,46 @@
-"""Validation's figures for the eye: the metrics of evaluation, on the few samples of a validation.
+"""Training's way to validation's figures and pictures for people.
 
-Reached by name (pipelines/train/validate.py), so that they enter no key.
+What only shows how far a training is retrains nothing when it changes: this file is in no key, and so is what
+is reached through it alone (pipelines/runs/session.py). Of a phase that chooses its best weights by such a
+figure, the key holds the figure's own code and nets (best_figure.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
+from models.task import Task, ValidationOutput
 
-from models.task import ValidationOutput
-from pipelines.eval.features import DLIB_LANDMARKS_FEATURE, FRAMES_FEATURE, METRIC_FEATURES, find_landmarks
-from pipelines.eval.metrics import METRICS, sum_frame_values
-from pipelines.nets import load_nets
-from storage.errors import InvalidInput
-from storage.files import Store
+if TYPE_CHECKING:
+    import torch
 
-LandmarkFinder = Callable[[np.ndarray], np.ndarray]
-"""(N,S,S,3) uint8 -> (N,68,2) float32, NaN where no face is found."""
-
-CURVE_NAMES = {"psnr_frame": "psnr", "l1": "l1", "ssim": "ssim", "akd_l2_dlib": "akd_l2_dlib"}
-"""Metric -> the name of its curve."""
+    from pipelines.dataset.sampler import SplitClips
+    from pipelines.train.cross_validation import CrossValidation
+    from pipelines.train.job import TrainJobSpec
+    from pipelines.train.validation_figures import PictureFeatures
 
 
 def compute_validation_metrics(
-    samples: Sequence[ValidationOutput], landmarks: Callable[[], LandmarkFinder | None] | None
+    samples: Sequence[ValidationOutput], features: PictureFeatures | None
 ) -> dict[str, float]:
-    """l1, ssim and akd_l2_dlib (pixels of 256) of the outputs; copy_psnr and so on: of the source, copied.
+    """`validation_figures.compute_self_figures`."""
+    from pipelines.train.validation_figures import compute_self_figures
 
-    A figure that no sample allows (AKD without a face, or without the landmark finder) is left out;
-    akd_l2_dlib_frames: samples in which both pictures show a face.
-    """
-    outputs, drivings, sources = (
-        np.concatenate([getattr(one, name) for one in samples]) for name in ("output", "driving", "source")
-    )
-    finder = landmarks() if landmarks else None
-    targets = _features(drivings, finder)
-    found: dict[str, float] = {}
-    for prefix, pictures in (("", outputs), ("copy_", sources)):
-        predictions = _features(pictures, finder)
-        for name, title in CURVE_NAMES.items():
-            metric = METRICS[name]
-            if metric.feature not in targets:
-                continue
-            state = sum_frame_values(metric.per_frame(predictions[metric.feature], targets[metric.feature]))
-            if np.isfinite(value := metric.compute(state)):
-                found[prefix + title] = float(value)
-            if metric.feature == DLIB_LANDMARKS_FEATURE:
-                found[f"{prefix}{title}_frames"] = float(state.n)
-    del found["psnr"]  # validation's own, which chooses the best checkpoint
-    return found
+    return compute_self_figures(samples, features)
 
 
-def _features(images: np.ndarray, finder: LandmarkFinder | None) -> dict[str, np.ndarray]:
-    """What the metrics compare of pictures (N,S,S,3) uint8."""
-    found = {FRAMES_FEATURE: images / 255.0}
-    return found | ({DLIB_LANDMARKS_FEATURE: finder(images)} if finder else {})
+def validate_cross(
+    task: Task, tables: Mapping[str, SplitClips], job: TrainJobSpec, device: torch.device
+) -> CrossValidation | None:
+    """`cross_validation.validate_cross_reenactment`."""
+    from pipelines.train.cross_validation import validate_cross_reenactment
+
+    return validate_cross_reenactment(task, tables, job, device)
 
 
-def load_landmark_finder(store: Store) -> LandmarkFinder | None:
-    """What validation's AKD is measured with, or None where its weights are missing."""
-    try:
-        nets = load_nets(METRIC_FEATURES[DLIB_LANDMARKS_FEATURE].nets, store)
-    except InvalidInput:
-        return None
-    return lambda frames: find_landmarks(frames, nets["dlib_hog"], nets["dlib68"])
+def encode_grid(outputs: Sequence[ValidationOutput]) -> bytes:
+    """`validation_grid.encode_png_grid`."""
+    from pipelines.train.validation_grid import encode_png_grid
+
+    return encode_png_grid(outputs)

@@ -24,7 +24,8 @@ from pipelines.train.stop_file import StopFile
 from storage.checkpoints import StepCheckpoints
 from storage.files import Store
 
-SAMPLE_GRID_FILE = "samples.png"
+SAMPLE_GRID_FILE, CROSS_GRID_FILE = "samples.png", "cross.png"
+"""Of the last validation: its samples; its pairs of two people."""
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -72,7 +73,10 @@ def run_training(job: TrainJobSpec, device: torch.device) -> None:
 
 def _validate(job: TrainJobSpec, state: TrainState, device: torch.device) -> dict[str, float]:
     found = validate_and_keep_best(job, state, device)
-    Store(job.scratch).write(SAMPLE_GRID_FILE, found.grid)
+    store = Store(job.scratch)
+    store.write(SAMPLE_GRID_FILE, found.grid)
+    if found.cross_grid is not None:
+        store.write(CROSS_GRID_FILE, found.cross_grid)
     state.timer.reset()  # validating is not training time
     where = "held_out" if job.held_out else "train"
     return {f"{where}/{name}": value for name, value in found.figures.items()}

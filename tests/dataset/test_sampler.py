@@ -2,13 +2,17 @@ import pickle
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from models.errors import InvalidSettings
 from pipelines.dataset.sampler import (
     SplitClips,
     WorkerShare,
     chunk_sample_indices,
+    cross_pair_identities,
     iterate_sample_chunks,
+    make_cross_sample,
     make_sample,
     prefetch_chunks,
     stack_samples,
@@ -144,3 +148,46 @@ def test_a_task_reads_several_tables(corpus, family):
 
     name, _ = make_sample(Pairs(), {"clips": corpus, "bank": corpus}, 0, 0, True)
     assert name.split("+")[1] == [key for keys in corpus.identities for key in keys][3]
+
+
+# --- pairs of two people ------------------------------------------------------------------------------------
+class PairingTask:
+    """Draws a driving frame; refuses the sources named."""
+
+    def __init__(self, refused=()) -> None:
+        self.refused = set(refused)
+
+    def sample_cross(self, rng, source, driving):
+        return None if source.key in self.refused else {"frame": np.array(rng.integers(driving.length))}
+
+
+def pairs_of(corpus, task=None, seed=0, count=8):
+    return [make_cross_sample(task or PairingTask(), corpus, seed, i) for i in range(count)]
+
+
+def people(pair):
+    return [key.partition("#")[0] for key in pair[0].split("+")]
+
+
+def test_pairs_are_of_two_people_and_always_the_same(corpus):
+    pairs, again = pairs_of(corpus), pairs_of(corpus)
+    assert pairs == again
+    assert all(source != driving for source, driving in map(people, pairs))
+    assert pairs != pairs_of(corpus, seed=1)
+    assert pairs_of(corpus, count=3) == pairs[:3]  # whatever their number
+
+
+@given(seed=st.integers(0, 9), count=st.integers(2, 7))
+def test_all_pairs_of_people_come_before_one_comes_again(seed, count):
+    pairs = [cross_pair_identities(seed, count, i) for i in range(2 * count * (count - 1))]
+    assert len(set(pairs[: count * (count - 1)])) == count * (count - 1)
+    assert pairs[count * (count - 1) :] == pairs[: count * (count - 1)]
+    assert sorted(source for source, _ in pairs[:count]) == list(range(count))
+    assert not any(source == driving for source, driving in pairs)
+
+
+def test_a_pair_that_cannot_serve_is_replaced_by_the_next(corpus):
+    lone = corpus.identities[2]
+    pairs = pairs_of(corpus, PairingTask(refused=lone))
+    assert not any(pair[0].startswith(lone[0]) for pair in pairs)
+    assert pairs_of(corpus, PairingTask(refused=corpus.keys)) == [None] * 8

@@ -140,7 +140,7 @@ class FakeContext:
         return self.stop_at is not None and any(done >= self.stop_at for done, _, _ in self.seen["progress"])
 
 
-def no_landmarks(_store: Any) -> None:
+def no_nets(_store: Any) -> None:
     return None
 
 
@@ -219,7 +219,7 @@ class Lab:
 def make_lab(tmp_path_factory) -> Iterator[Callable[[], Lab]]:
     """Labs for fixtures of a module."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.train.job.load_landmark_finder", no_landmarks)  # seconds a validation
+        patch.setattr("pipelines.train.job.ValidationNets", no_nets)  # seconds a validation
         yield lambda: Lab(tmp_path_factory.mktemp("lab"), make_family())
 
 

@@ -60,7 +60,7 @@ def job(folder: Any, phase: Phase) -> TrainJobSpec:
     corpus = SplitClips(Frames(), {}, (("a",), ("b",)))  # pyright: ignore[reportArgumentType]
     return TrainJobSpec(
         node="train.duel.toy", phase=phase, build=partial(Duel, len(phase.active_updates) > 1), nets=dict,
-        landmarks=None, train={"clips": corpus}, held_out=None, seed=0, precision="fp32", scratch=str(folder),
+        features=None, train={"clips": corpus}, held_out=None, seed=0, precision="fp32", scratch=str(folder),
         log_every=1, checkpoint_every=2, threads=1,
     )  # fmt: skip
 

@@ -228,7 +228,7 @@ def job(folder: Path, phase: Phase) -> TrainJobSpec:
     tables = {"e4e": {"clips": SplitClips(Frames(), {}, (("a",), ("b",)))}, "stylegan": {}}  # pyright: ignore
     return TrainJobSpec(
         node=f"train.toy.{phase.name}", phase=phase,
-        build=partial(StyleGanTask if phase.name == "stylegan" else E4eTask), nets=dict, landmarks=None,
+        build=partial(StyleGanTask if phase.name == "stylegan" else E4eTask), nets=dict, features=None,
         train=tables[phase.name], held_out=None, seed=0, precision="fp32", scratch=str(folder / phase.name),
         log_every=3, checkpoint_every=5, threads=1,
     )  # fmt: skip

@@ -79,7 +79,7 @@ def job(folder: Path, phase: Phase = PHASE, **more: Any) -> TrainJobSpec:
     """A job whose work folder is `folder`."""
     corpus = SplitClips(Frames(), {}, (("a",), ("b",)))  # pyright: ignore[reportArgumentType]
     made = TrainJobSpec(
-        node="train.painter.toy", phase=phase, build=Painter, nets=dict, landmarks=None,
+        node="train.painter.toy", phase=phase, build=Painter, nets=dict, features=None,
         train={"clips": corpus}, held_out=None, seed=0, precision="fp32", scratch=str(folder),
         log_every=1, checkpoint_every=2, threads=1,
     )  # fmt: skip

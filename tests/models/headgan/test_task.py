@@ -13,10 +13,12 @@ from models.errors import InvalidSettings
 from models.headgan import losses
 from models.headgan.config import Architecture, AudioFeatureConfig, ReconstructionLossConfig
 from models.headgan.discriminator import crop_around_centres, mouth_centre
+from models.headgan.inference import CheckpointModelSettings, HeadGanReenactor
 from models.headgan.phases import PHASES
 from models.headgan.task import DiscriminatorOutputs, HeadGanTask
 from models.perception.head.default_head import get_analytic_head
 from models.perception.vgg19 import load_random_vgg19
+from models.reenactor import ClipFrames, MotionTransfer
 from pipelines.preprocess.speech import SpeechFeaturesConfig
 from pipelines.train.net_parts import freeze_other_parts
 from tests.models.headgan.tiny_task import DISCRIMINATORS, NET, build, gradients, sample_batch
@@ -354,8 +356,10 @@ def test_every_variant_takes_a_finite_step(clip, vgg, change):
     phase = PHASES["adversarial"]
     assert terms.keys() == {*phase.loss_weights, "mask"} - missing
     with torch.no_grad():
-        row = task.validation_step(batch).row
-    assert row.shape == (2, 32, 32 * (7 if task.architecture.flow else 5), 3)
+        look = task.validation_step(batch)
+    assert len(look.titles) == (7 if task.architecture.flow else 5)
+    assert look.row.shape == (2, 32, 32 * len(look.titles), 3)
+    assert ("driving sketch" in look.titles) == (task.architecture.condition == "sketch")
 
 
 def test_a_bf16_step_keeps_flow_drawing_and_losses_in_float32(clip, vgg):
@@ -431,16 +435,92 @@ def test_checkpoints_say_what_draws_and_what_is_heard(vgg):
     assert build().architecture_metadata()["speech"] is None
 
 
+# --- what validation shows ----------------------------------------------------------------------------------
+def cut_row(look) -> dict[str, np.ndarray]:
+    """Title -> (B,I,I,3)"""
+    return dict(zip(look.titles, np.split(look.row, len(look.titles), axis=2), strict=True))
+
+
 def test_the_row_shows_flow_in_colours(clip):
     task = build()
     with torch.no_grad():
         task.net.flow_network.dec_flow[1].bias.copy_(torch.tensor([4.0, 0.0]))
         task.net.flow_network.dec_flow[1].weight.zero_()
         look = task.validation_step(sample_batch(task, clip))
-    np.testing.assert_array_equal(look.row[:, :, 96:128], np.broadcast_to([255, 64, 64], (2, 32, 32, 3)))
-    np.testing.assert_array_equal(look.row[:, :, :32], look.source)
-    np.testing.assert_array_equal(look.row[:, :, 160:192], look.output)
-    np.testing.assert_array_equal(look.row[:, :, 192:], look.driving)
-    warped, moved = look.row[:, :, 128:156].astype(int), look.source[:, :, 4:]  # from four pixels right
+    shown = cut_row(look)
+    assert tuple(shown) == (
+        "source", "its NMFC", "driving frame", "driving NMFC", "flow", "warped source", "output",
+    )  # fmt: skip
+    np.testing.assert_array_equal(shown["flow"], np.broadcast_to([255, 64, 64], (2, 32, 32, 3)))
+    for title, picture in (("source", look.source), ("output", look.output), ("driving frame", look.driving)):
+        np.testing.assert_array_equal(shown[title], picture)
+    warped, moved = (
+        shown["warped source"][:, :, :28].astype(int),
+        look.source[:, :, 4:],
+    )  # from four pixels right
     np.testing.assert_allclose(warped, moved, atol=1)
     assert look.scores["flow"] == 4
+
+
+@pytest.fixture(scope="module")
+def other(talking_head):
+    """A broader, larger face that turns further left in the picture, and speaks."""
+    clip = talking_head()
+    clip.key = "id1#talking#000000#000008"
+    clip.pictures = clip.pictures[:, ::-1]
+    clip.fields = clip.fields | {
+        "id_coeffs": clip.fields["id_coeffs"] + 1.5,
+        "scale": clip.fields["scale"] * 1.25,
+        "translation": clip.fields["translation"] + np.float32([-6, 2, 0]),
+        "speech": clip.fields["speech"] + 1,
+    }
+    return clip
+
+
+def cross_batch(task, source, driving, size: int = 3) -> dict[str, torch.Tensor]:
+    samples = [task.sample_cross(np.random.default_rng(i), source, driving) for i in range(size)]
+    return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
+
+
+def test_a_pair_is_driven_as_inference_drives_it(drawer, clip, other):
+    """Relative motion, the reenactor's default: its conditions, its window and its sound."""
+    about = CheckpointModelSettings.from_metadata(drawer.architecture_metadata())
+    reenactor = HeadGanReenactor(build().net, about, {})
+    reenactor.set_frozen_nets({"analytic_head": get_analytic_head()})
+    for i in range(5):
+        sample = drawer.sample_cross(np.random.default_rng(i), clip, other)
+        t = int(np.flatnonzero((other.pictures == sample["frames"][1]).all((1, 2, 3)))[0])
+        np.testing.assert_array_equal(sample["frames"][0], clip.pictures[0])
+        scene, motion = reenactor.prepare_drive(
+            ClipFrames(clip, [0]), ClipFrames(other, [t]), MotionTransfer(motion=reenactor.default_motion)
+        )
+        np.testing.assert_array_equal(sample["packed"][0], scene.head.pack()[0])
+        np.testing.assert_allclose(sample["packed"][1:], motion["packed"][0], rtol=1e-6, atol=1e-6)
+        np.testing.assert_array_equal(sample["audio"], motion["audio"][0])
+
+
+def test_the_condition_that_drives_a_pair_is_of_the_sources_face(drawer, clip, other):
+    batch = cross_batch(drawer, clip, other)
+    n = get_analytic_head().n_id
+    assert (batch["packed"][..., :n] == torch.from_numpy(clip.fields["id_coeffs"])).all()
+    with torch.no_grad():
+        own = cut_row(drawer.validation_step(sample_batch(drawer, clip, training=False)))
+        look = drawer.cross_validation_step(batch)
+    assert look.titles == tuple(own)  # the rows of both grids are alike
+    assert look.scores == {}
+    conditions = drawer.get_renderer(torch.device("cpu")).render_nmfc(batch["packed"][:, [0, -1]])
+    shown = cut_row(look)
+    for title, at in (("its NMFC", 0), ("driving NMFC", 1)):
+        drawn = (conditions[:, at].permute(0, 2, 3, 1) * 255).round().byte().numpy()
+        np.testing.assert_array_equal(shown[title], drawn)
+    np.testing.assert_array_equal(look.source, shown["source"])
+
+
+def test_pairs_without_the_fits_that_they_need_are_not_drawn(drawer, talking_head):
+    lost = talking_head()
+    lost.fields["fit_valid"] = np.array([False, *[True] * 7])
+    whole = talking_head()
+    assert drawer.sample_cross(np.random.default_rng(0), lost, whole) is None  # the source is frame 0
+    found = [drawer.sample_cross(np.random.default_rng(i), whole, lost) for i in range(40)]
+    drawn = [int(np.flatnonzero((lost.pictures == s["frames"][1]).all((1, 2, 3)))[0]) for s in found if s]
+    assert set(drawn) == {3, 4, 5, 6, 7}  # the windows of the others hold frame 0
