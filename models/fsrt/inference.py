@@ -17,6 +17,7 @@ from models.checkpoint import Checkpoint
 from models.checkpoint_metadata import parse_checkpoint_settings, printable_text
 from models.errors import InvalidFile, InvalidSettings
 from models.fsrt.config import Architecture
+from models.fsrt.keypoints import move_keypoints
 from models.fsrt.network import Fsrt, KeysValues
 from models.perception.head.hull import hull_area
 from models.precision import autocast, choose_precision
@@ -182,7 +183,7 @@ def relative_keypoints(source: Tensor, driving: Tensor, first: Tensor, adapt_sca
                 "the keypoints of the first driving frame span no area: no scale to adapt to"
             )
         scale = (keypoint_area(source) / span) ** 0.5
-    return source + scale * (driving - first)
+    return move_keypoints(source, driving, first, scale)
 
 
 def keypoint_area(keypoints: Tensor) -> float:

@@ -112,6 +112,12 @@ def soft_argmax(heatmap: Tensor) -> Tensor:
     return torch.stack([(heatmap.sum(2) * axis).sum(-1), (heatmap.sum(3) * axis).sum(-1)], dim=-1)
 
 
+def move_keypoints(source: Tensor, driving: Tensor, first: Tensor, scale: float = 1.0) -> Tensor:
+    """(...,K,2) each -> k_s + a (k_d - k_d0), relative motion (supplement 7.3); a: `scale`. It may leave
+    [-1,1]."""
+    return source + scale * (driving - first)
+
+
 class ExpressionExtractor(nn.Module):
     """Feature map read under each heatmap, then an MLP. 2,558,976 parameters at the published size."""
 

@@ -9,7 +9,7 @@ side.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,9 +21,10 @@ from torch import Tensor
 
 from models.fsrt import augment, losses, visualize
 from models.fsrt.config import Architecture, AugmentConfig, TrainingSampleConfig
+from models.fsrt.keypoints import move_keypoints
 from models.fsrt.network import Fsrt, KeysValues, pixel_grid
 from models.precision import at_least_float32
-from models.task import Batch, Sample, StatelessTask, TrainingTable, TrainStep, ValidationOutput
+from models.task import Batch, Clip, Sample, StatelessTask, TrainingTable, TrainStep, ValidationOutput
 
 COLOUR_VERSIONS = 3
 NO_CROP = np.zeros(4, np.float32)
@@ -133,6 +134,23 @@ class FsrtReenactmentTask(StatelessTask):
                 frames, landmarks = augment.flip_frames_and_landmarks(frames, landmarks)
             changes = self.sample_changes(rng, landmarks, frames.shape[1])
         return self.make_sample(rng, frames[:n], frames[n], changes, training)
+
+    def sample_cross(self, rng: np.random.Generator, source: Clip, driving: Clip) -> Sample | None:
+        """A validation sample with the first n frames of one clip as sources, a later frame of another as
+        driving frame, and beside it driving_first (D,D,3), the other clip's first, where relative motion
+        begins.
+        """
+        n = self.sampling.sources
+        if source.length < n or driving.length < 2:
+            return None
+        t = int(rng.integers(1, driving.length))
+        points = [source.read_points("landmarks", range(n)), driving.read_points("landmarks", [0, t])]
+        if not all(np.isfinite(one).all() for one in points):
+            return None
+        first, frame = driving.frames([0, t])
+        sample = self.make_sample(rng, source.frames(range(n)), frame, FrameChanges(), training=False)
+        side = self.architecture.detector.size
+        return sample | {"driving_first": augment.crop_and_resize([first], NO_CROP, side)[0]}
 
     def sample_changes(self, rng: np.random.Generator, landmarks: np.ndarray, side: int) -> FrameChanges:
         """landmarks (n+1,68,2) in pixels of frames of `side` pixels, the driving frame's last."""
@@ -326,24 +344,61 @@ class FsrtReenactmentTask(StatelessTask):
 
     # --- validation ---
     def validation_step(self, batch: Batch) -> ValidationOutput:
-        """Row: source(s) | driving frame, the driving keypoints on it | rendered."""
+        """Row: source(s) | driving frame, the driving keypoints on it | output."""
         views = self.augment_frames(batch)
         motion = self.extract_motion(views)
-        image = self.net.decoder.render_image(
-            self.encode_sources(views, motion),
-            views.target.shape[-1],
-            motion.driving_keypoints,
-            motion.driving,
-            present=views.present,
-        )
-        sources, driving, output = (
-            visualize.images_to_uint8(part) for part in (views.sources, views.target, at_least_float32(image))
-        )
+        image = self.render_validation_images(views, motion, [motion.driving_keypoints])[0]
+        return self.show_pictures(views, motion, {"output": image})
+
+    def cross_validation_step(self, batch: Batch) -> ValidationOutput:
+        """Row: source(s) | driving frame of another person, its keypoints on it | absolute | relative. The
+        second by a net with keypoints alone; the first is the output, as it is inference's default.
+        """
+        views = self.augment_frames(batch)
+        motion = self.extract_motion(views)
+        keypoints = {"absolute": motion.driving_keypoints}
+        if self.architecture.uses_keypoints:
+            first, _, _ = self.net.kp_detector(
+                augment.frames_to_images(batch["driving_first"].unsqueeze(1))[:, 0]
+            )
+            keypoints["relative"] = move_keypoints(
+                motion.source_keypoints[:, 0], motion.driving_keypoints, first
+            )
+        images = self.render_validation_images(views, motion, [*keypoints.values()])
+        return self.show_pictures(views, motion, dict(zip(keypoints, images, strict=True)))
+
+    def render_validation_images(
+        self, views: AugmentedFrames, motion: SourceAndDrivingMotion, keypoints: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Whole images (B,3,I,I) of the sources by each of these driving keypoints (B,K,2), under the driving
+        expression."""
+        z, side = self.encode_sources(views, motion), views.target.shape[-1]
+        return [
+            self.net.decoder.render_image(z, side, one, motion.driving, present=views.present)
+            for one in keypoints
+        ]
+
+    def show_pictures(
+        self, views: AugmentedFrames, motion: SourceAndDrivingMotion, rendered: Mapping[str, Tensor]
+    ) -> ValidationOutput:
+        """rendered: title -> images (B,3,I,I); the first are the output."""
+        sources, driving = (visualize.images_to_uint8(part) for part in (views.sources, views.target))
+        outputs = {title: visualize.images_to_uint8(at_least_float32(one)) for title, one in rendered.items()}
         marked = driving
         if self.architecture.uses_keypoints:
             marked = visualize.mark_keypoints(driving, motion.driving_keypoints)
-        row = np.concatenate([*sources.swapaxes(0, 1), marked, output], axis=2)
-        return ValidationOutput(row=row, source=sources[:, 0], driving=driving, output=output)
+        n = sources.shape[1]
+        return ValidationOutput(
+            row=np.concatenate([*sources.swapaxes(0, 1), marked, *outputs.values()], axis=2),
+            titles=(
+                *("source" if n == 1 else f"source {i + 1}" for i in range(n)),
+                "driving frame",
+                *outputs,
+            ),
+            source=sources[:, 0],
+            driving=driving,
+            output=next(iter(outputs.values())),
+        )
 
     def architecture_metadata(self) -> dict[str, Any]:
         return {"model": "fsrt", "architecture": to_builtins(self.architecture)}

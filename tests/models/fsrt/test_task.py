@@ -14,7 +14,8 @@ from models.fsrt.detector_task import KEYPOINT_LANDMARK_GROUPS, KeypointTask, la
 from models.fsrt.spec import SPEC
 from models.fsrt.task import FrameChanges, FsrtReenactmentTask
 from models.loading import load_reenactor
-from models.reenactor import ClipFrames
+from models.reenactor import ClipFrames, MotionTransfer
+from models.task import CrossReenactmentTask
 from tests.models.one_clip import tables
 
 
@@ -137,7 +138,8 @@ def test_validation_sees_source_driving_frame_and_output(task, clip):
     batch = batch_of(task, clip, training=False)
     look = task.validation_step(batch)
     assert look.scores == {}
-    assert look.row.shape == (3, 16, 4 * 16, 3)  # two sources, driving, rendered
+    assert look.titles == ("source 1", "source 2", "driving frame", "output")
+    assert look.row.shape == (3, 16, 4 * 16, 3)
     for name, place in (("source", 0), ("output", 3)):
         picture = getattr(look, name)
         assert picture.dtype == np.uint8
@@ -156,6 +158,71 @@ def test_the_driving_keypoints_are_drawn_on_the_driving_frame_only(task, clip):
     for sample in range(3):
         assert red[sample, inside[sample, :, 1], inside[sample, :, 0]].all()
         assert not (changed & ~red)[sample].any()
+
+
+def cross_batch(task, source, driving, size: int = 2) -> dict[str, torch.Tensor]:
+    samples = [task.sample_cross(np.random.default_rng(i), source, driving) for i in range(size)]
+    return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
+
+
+@pytest.fixture
+def other(clip):
+    """A clip of somebody else."""
+    other = type(clip)(length=7)
+    other.key = "bob#v2#000000#000007"
+    other.images = np.random.default_rng(1).integers(0, 256, other.images.shape, dtype=np.uint8)
+    return other
+
+
+@torch.no_grad()
+def test_a_pair_is_driven_as_inference_drives_it(nano, clip, other):
+    """Both ways, by the reenactor itself; at one side throughout, so that nothing is resized."""
+    net = replace(nano, image_size=64)
+    task = FsrtReenactmentTask(net, TrainingSampleConfig(sources=2, queries=32), AugmentConfig())
+    task.net.eval()
+    reenactor = inference.FsrtReenactor(task.net, net, {}, "fp32")
+    batch = cross_batch(task, clip, other)
+    look = task.cross_validation_step(batch)
+    shown = dict(zip(look.titles, np.split(look.row, len(look.titles), axis=2), strict=True))
+    assert tuple(shown) == ("source 1", "source 2", "driving frame", "absolute", "relative")
+    assert (look.output == shown["absolute"]).all()
+    for i, driving in enumerate(look.driving):
+        t = int(np.flatnonzero((other.images == driving).all((1, 2, 3)))[0])
+        assert t > 0
+        for motion in ("absolute", "relative"):
+            made = reenactor.drive(
+                ClipFrames(clip, [0, 1]), ClipFrames(other, [0, t]), MotionTransfer(motion=motion)
+            )[1]
+            np.testing.assert_allclose(shown[motion][i] / 255, made, atol=0.003, rtol=0)
+    assert not np.array_equal(shown["absolute"], shown["relative"])
+
+
+@torch.no_grad()
+def test_pairs_of_a_net_without_keypoints_are_driven_one_way(nano, clip, other):
+    """Relative motion is of keypoints."""
+    net = replace(nano, keypoint_octaves=0)
+    task = FsrtReenactmentTask(net, TrainingSampleConfig(sources=1, queries=32), AugmentConfig())
+    task.net.eval()
+    look = task.cross_validation_step(cross_batch(task, clip, other))
+    assert look.titles == ("source", "driving frame", "absolute")
+    assert (look.row[:, :, 16:32] == look.driving).all()  # no keypoints on it
+
+
+def test_pairs_are_of_frames_with_a_face(task, clip, other):
+    other.landmarks[3] = np.nan
+    found = [task.sample_cross(np.random.default_rng(i), clip, other) for i in range(40)]
+    drawn = {int(np.flatnonzero((other.images == s["whole"][2]).all((1, 2, 3)))[0]) for s in found if s}
+    assert drawn == {1, 2, 4, 5, 6}
+    other.landmarks[0] = np.nan  # where relative motion begins
+    assert task.sample_cross(np.random.default_rng(0), clip, other) is None
+    assert task.sample_cross(np.random.default_rng(0), other, clip) is None
+    clip.length = 1
+    assert task.sample_cross(np.random.default_rng(0), clip, clip) is None
+
+
+def test_a_detector_has_no_pairs(nano, task):
+    assert isinstance(task, CrossReenactmentTask)
+    assert not isinstance(KeypointTask(nano.detector, AugmentConfig()), CrossReenactmentTask)
 
 
 @torch.no_grad()
