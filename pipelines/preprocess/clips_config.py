@@ -12,8 +12,8 @@ from storage import frame_codec
 
 class FrameCodecConfig(Struct, frozen=True, kw_only=True):
     codec: frame_codec.FrameCodec = "jpeg"
-    """jpeg; png: lossless, four times the bytes, for evaluation; h264: short GOPs for small disks, a quarter
-    of the bytes and twenty times the work for two frames."""
+    """jpeg; png: lossless, four to five times the bytes, as views.truth has it for evaluation; h264: short
+    GOPs for small disks, a quarter of the bytes and twenty times the work for two frames."""
     quality: int = 95
     """jpeg, 1 to 100: 95 is 44.6 dB against the crop (41 to 47 in eight real clips at 256 px, halved colour
     takes most of it), 90 is 43.0 dB for 30 % fewer bytes."""

@@ -159,7 +159,7 @@ def test_vox512_has_one_size_and_the_clips_keys(video):
 
 
 # --- the clip before its codec ---
-@pytest.mark.parametrize(("box", "more"), BOXES)
+@pytest.mark.parametrize(("box", "more"), [*BOXES, ([-31, 20, 120, 171], {"out_of_frame": "clip"})])
 def test_the_clips_square_is_the_clip_before_its_codec(video, box, more):
     """The codec's loss is all that is between them, where the square was stretched or left the frame too."""
     inputs = inputs_of(video, box, config(**more))
