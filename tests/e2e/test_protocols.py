@@ -103,12 +103,8 @@ def test_released_weights_are_scored_without_a_training_node(copy, tmp_path):
 
 
 def test_a_fit_of_another_name_in_another_run_file_computes_nothing(micro, tmp_path):
-    text = (
-        Path(MICRO)
-        .read_text()
-        .replace("headgan:\n", "fits: {head: {keypoints: marks}}\nheadgan:\n  fits: head\n")
-    )
-    text = text.replace("fits: {head", "keypoints: {marks: {}}\nfits: {head")
+    text = Path(MICRO).read_text().replace("headgan:\n", "headgan:\n  fits: head\n")
+    text = text.replace("fits: {main: {", "keypoints: {marks: {}}\nfits: {head: {keypoints: marks, ")
     text = text.replace("fsrt:\n", "fsrt:\n  keypoints: marks\n", 1)
     (tmp_path / "other.yaml").write_text(text)
     done = micro.call("plan", str(tmp_path / "other.yaml"), "--check")
