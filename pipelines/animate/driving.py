@@ -26,6 +26,7 @@ from pipelines.animate.sound import audio_features_at, silence_features
 from pipelines.errors import UserError, error_meaning
 from pipelines.media.encoding import FrameTimeline
 from pipelines.preprocess.clips_config import ClipsConfig
+from pipelines.preprocess.landmark_slips import SLIP_LIMITS, find_slip
 
 if TYPE_CHECKING:
     from pipelines.animate.face import FaceTrack, SourcePortrait
@@ -180,6 +181,8 @@ class VideoDriver:
         self.landmarker, self.speech = landmarker, speech
         self.indices: list[int] = []
         self.has_face: list[bool] = []
+        self.slipped = 0
+        """Frames whose landmarks depend on the box they were found in; they count as without a face."""
 
     def faces(self) -> Iterator[FaceFrames]:
         """Batches of all frames, in order; boxes are NaN where there is no face."""
@@ -268,6 +271,20 @@ def add_landmarks_to_faces(
         return replace(faces, landmarks=landmarker.landmarks(faces.frames, faces.boxes))
     found = landmarker.predict(faces.frames, faces.boxes)
     return replace(faces, landmarks=found.landmarks, **{name: getattr(found, name) for name in wanted})
+
+
+def drop_slipped_landmarks(faces: FaceFrames, landmarker: Landmarker | None) -> tuple[FaceFrames, int]:
+    """Frames of a video in a row with their landmarks, if there is a landmarker, and the number of those
+    whose landmarks slip: they have neither landmarks nor a box, as frames without a face."""
+    limit = None if landmarker is None else SLIP_LIMITS.get(landmarker.name)
+    if landmarker is None or limit is None:
+        return add_landmarks_to_faces(faces, landmarker), 0
+    found = landmarker.predict(faces.frames, faces.boxes)
+    every = np.ones(len(faces.frames), bool)
+    slipped = find_slip(faces.frames, faces.boxes, None, every, found, landmarker, limit) > limit
+    landmarks, boxes = found.landmarks.copy(), faces.boxes.copy()
+    landmarks[slipped], boxes[slipped] = np.nan, np.nan
+    return replace(faces, landmarks=landmarks, boxes=boxes), int(slipped.sum())
 
 
 def select_face_frames(faces: FaceFrames, mask: np.ndarray) -> FaceFrames:

@@ -133,6 +133,9 @@ def write_animation(
             count = write_frames(writer, images, driver.indices, lambda done: progress(done, total))
     if count != total:
         log(f"{driving}: {count} of {total} frames could be decoded")
+    if isinstance(driver, VideoDriver) and driver.slipped:
+        slipped = f"landmarks slip in {driver.slipped} of {total} frames"
+        log(f"{driving}: {slipped}, which count as frames without a face")
     times, sound = driver.times, "no sound" if writer.sound is None else writer.sound.summary
     rate = f"{times.rate} frames/s" if times.constant else f"{float(times.rate):.3f} frames/s on average"
     seconds = (times.end - times.stamps[0]) * float(times.base)

@@ -19,6 +19,8 @@ DUPLICATE_RECORDING_REJECT_CODE = "duplicate_content"
 """Code of recordings that the list leaves out because their file is another's."""
 MAX_LISTED_RESOLUTIONS = 8
 """Sizes of recordings listed by name."""
+MAX_SHOWN_SLIPPED_CLIPS = 12
+"""Clips whose landmarks slip in the largest shares of their frames, each shown by its worst frame."""
 PREVIOUS_FUNNEL_STEP = {
     "usable": "listed", "download": "usable", "clips": "download",
     "keypoints": "clips", "fit3dmm": "keypoints", "speech": "clips",
@@ -54,23 +56,26 @@ POSE_MAP_DEGREES, POSE_MAP_STEP = (75, 45), 5
 """Yaw and pitch that the map of poses reaches, and the side of its cells."""
 
 
-def clip_thumbnail(families: Mapping[str, Family], key: str) -> np.ndarray:
-    """The middle frame of a clip with its landmarks -> (S,S,3) uint8."""
+def clip_thumbnail(families: Mapping[str, Family], key: str, at: int | None = None) -> np.ndarray:
+    """A frame of a clip, the middle one by default, with its landmarks -> (S,S,3) uint8."""
     frames = families["clips"]
-    middle = frames.frame_count(key) // 2
-    frame = frames.frames(key, [middle])
+    shown = frames.frame_count(key) // 2 if at is None else at
+    frame = frames.frames(key, [shown])
     image = picture_grids.to_uint8(picture_grids.resize_frames(frame, THUMBNAIL_SIZE))[0]
     if "keypoints" in families and key in families["keypoints"]:
-        points = families["keypoints"].read(key, ["landmarks"])["landmarks"][middle]
+        points = families["keypoints"].read(key, ["landmarks"])["landmarks"][shown]
         picture_grids.overlay_points(image, points * THUMBNAIL_SIZE / frame.shape[1])
     return image
 
 
 def render_corpus_page(
-    facts: CorpusStatistics, thumbnails: Sequence[tuple[str, np.ndarray]], who_is_who: str = ""
+    facts: CorpusStatistics,
+    thumbnails: Sequence[tuple[str, np.ndarray]],
+    who_is_who: str = "",
+    slipped: Sequence[tuple[str, np.ndarray]] = (),
 ) -> str:
     """The whole page, one file. `thumbnails`: keys of clips and their pictures. who_is_who: HTML of that
-    section; empty = faces were not compared."""
+    section; empty = faces were not compared. slipped: keys and pictures of clips whose landmarks slip."""
     clips = facts.stage_counts("clips")
     identities = sum(split.identities for split in facts.splits)
     lead = (
@@ -91,6 +96,7 @@ def render_corpus_page(
         PageSection("duplicates", "Duplicates", _duplicate_table(facts)),
         PageSection("recordings", "Recordings", _size_table(facts) + _charts(facts, "Recordings")),
         PageSection("clips", "Clips", _share(facts) + _charts(facts, "Clips")),
+        PageSection("slips", "Landmarks that slip", _slips(facts, slipped)),
         PageSection("pose", "Pose", _charts(facts, "Pose", pose_map_svg(facts.values))),
         PageSection(
             "expression", "Expression", _charts(facts, "Expression") + expression_box_plot(facts.expression)
@@ -250,6 +256,30 @@ def _charts(facts: CorpusStatistics, name: str, more: str = "") -> str:
     # as many columns as fit, whether or not there are charts for all: sizes stay alike
     columns = "grid-template-columns:repeat(auto-fill,minmax(310px,1fr))"
     return f'<div class="charts" style="{columns}">{some}{more}</div>'
+
+
+def _slips(facts: CorpusStatistics, pictures: Sequence[tuple[str, np.ndarray]]) -> str:
+    """Share of the frames that are left out as their landmarks depend on the box, and the worst clips."""
+    if not facts.slip_frames:
+        why = "<code>keypoints.NAME.max_slip</code> is 0, or the run has no landmarks"
+        return f'<p class="soft">Not measured: {why}.</p>'
+    share = f"{100 * facts.slipped_frames / facts.slip_frames:.2f} %"
+    text = (
+        f'<p class="soft small">Landmarks are found twice, from two boxes. In {facts.slipped_frames:,} of '
+        f"{facts.slip_frames:,} frames ({share}), of {len(facts.slipped_clips):,} clips, they lie too far "
+        "apart to be trusted: these frames have none, and their fits are bridged or do not count.</p>"
+    )
+    if not pictures:
+        return text
+    of = {one.key: one for one in facts.slipped_clips}
+    figures = "".join(
+        f'<figure><img alt="" '
+        f'src="{picture_grids.make_data_uri(picture_grids.encode_jpeg(image), "image/jpeg")}">'
+        f'<figcaption title="{escape_html(key)}">{_short_key(key)}<br>{of[key].frames:,} of {of[key].of:,} '
+        f"frames; this is frame {of[key].worst:,}</figcaption></figure>"
+        for key, image in pictures
+    )
+    return f'{text}<div class="thumbs">{figures}</div>'
 
 
 def pose_map_svg(values: Mapping[str, Sequence[float]]) -> str:

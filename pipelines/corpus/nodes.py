@@ -47,6 +47,8 @@ def add_corpus_page(run: GraphBuilder, corpus: str) -> None:
     fields = {"keypoints": ("landmarks",), "fit3dmm": ("angles", "fit_error", "exp_coeffs"),
              "speech": ("speech",)}
     first = {stage: next(iter(run.needed_instances(stage, corpus)), None) for stage in fields}
+    if (name := first["keypoints"]) and "slip" in run.config.keypoints[name].writes:
+        fields["keypoints"] = ("landmarks", "slip")
     checks = {stage: (name, read) for stage, read in (("identity_check", "identities"), ("splits", "split"))
               if (name := run.corpus_node_name(stage, corpus)) in run.graph.nodes}
     run.add_whole(run.corpus_node_name("corpus", corpus), "corpus.page_node:make_corpus_page", stage="corpus",

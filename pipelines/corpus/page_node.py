@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pipelines.corpus.corpus_page import clip_thumbnail, render_corpus_page
+from pipelines.corpus.corpus_page import MAX_SHOWN_SLIPPED_CLIPS, clip_thumbnail, render_corpus_page
 from pipelines.corpus.identity_check import (
     read_clip_rows,
     read_duplicate_rows,
@@ -28,6 +28,7 @@ from pipelines.corpus.statistics import (
     compute_corpus_statistics,
     corpus_mlflow_metrics,
     count_dropped_tracks,
+    find_slipped_clips,
     measure_clips,
     read_sampled_probes,
     subsample_keys,
@@ -55,8 +56,14 @@ def make_corpus_page(ctx: NodeContext) -> None:
     facts = compute_corpus_statistics(rows, rejects, artifacts, clips, probed)
     keys = subsample_keys(clips.keys, MAX_SAMPLED_CLIPS)
     values, expression = measure_clips(families, keys, ctx.report_progress)
+    slip_frames, slipped = (
+        find_slipped_clips(families["keypoints"], keys) if "keypoints" in families else (0, [])
+    )
     facts = replace(
         facts,
+        slip_frames=slip_frames,
+        slipped_frames=sum(one.frames for one in slipped),
+        slipped_clips=slipped,
         values=facts.values | values,
         expression=expression,
         dropped=count_dropped_tracks(clips, keys),
@@ -65,11 +72,17 @@ def make_corpus_page(ctx: NodeContext) -> None:
     thumbnails = [(key, clip_thumbnail(families, key)) for key in subsample_keys(clips.keys, THUMBNAIL_COUNT)]
     findings = read_identity_findings(ctx.inputs)
     who = render_identity_section(findings, lambda key: clip_thumbnail(families, key)) if findings else ""
-    (ctx.out / "corpus.html").write_text(render_corpus_page(facts, thumbnails, who))
+    worst = [
+        (one.key, clip_thumbnail(families, one.key, one.worst)) for one in slipped[:MAX_SHOWN_SLIPPED_CLIPS]
+    ]
+    (ctx.out / "corpus.html").write_text(render_corpus_page(facts, thumbnails, who, worst))
     text = json.dumps(
         summarize_statistics(facts), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False
     )
     (ctx.out / "corpus.json").write_text(text + "\n")
+    if slip_frames:
+        share = f"landmarks slip in {facts.slipped_frames:,} of {slip_frames:,} frames"
+        ctx.report_progress(len(keys), len(keys), f"{len(keys):,} clips, {share}")
     ctx.log_metrics(corpus_mlflow_metrics(facts) | (findings_mlflow_metrics(findings) if findings else {}))
 
 

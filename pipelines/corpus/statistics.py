@@ -94,6 +94,19 @@ class DuplicateFiles:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SlippedClip:
+    """A clip with frames whose landmarks slip (pipelines/preprocess/landmark_slips.py)."""
+
+    key: str
+    frames: int
+    """Those with such landmarks, which are left out."""
+    of: int
+    """Frames in which landmarks were found."""
+    worst: int
+    """The frame that slips furthest."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CorpusStatistics:
     """Everything the page says, without its pictures; corpus.json."""
 
@@ -123,6 +136,12 @@ class CorpusStatistics:
     """Tracks that made no clip in sampled recordings that made others: code -> how many."""
     unfitted: list[str] = field(default_factory=list)
     """Clips that fit3dmm left out (`no_fit`) of recordings in which it kept others."""
+    slip_frames: int = 0
+    """Frames of the sampled clips in which landmarks were found twice."""
+    slipped_frames: int = 0
+    """Of those: frames whose landmarks slip, and are left out."""
+    slipped_clips: list[SlippedClip] = field(default_factory=list)
+    """Sampled clips with such frames, those with the largest share first."""
     values: dict[str, list[float]] = field(default_factory=dict)
     """Distributions by name; see `measure_clips`."""
     expression: list[list[float]] = field(default_factory=list)
@@ -153,6 +172,8 @@ def corpus_mlflow_metrics(facts: CorpusStatistics) -> dict[str, float]:
         "shared_identities": len(facts.shared),
         "unfitted": len(facts.unfitted),
     }
+    if facts.slip_frames:
+        found["slipped_frames_percent"] = 100 * facts.slipped_frames / facts.slip_frames
     found |= {f"rejected.{stage.name}": stage.rejected for stage in facts.stages}
     found |= {f"hours.{split.name}": split.hours for split in facts.splits}
     medians = ("seconds", "crop", "face", "found", "fit_error", "mouth")
@@ -321,6 +342,23 @@ def measure_clips(
         progress(i + 1, len(keys), f"{len(keys):,} clips")
     every = np.concatenate(expressions) if expressions else np.empty((0, 0))
     return values, np.percentile(every, PERCENTILES, axis=0).T.round(4).tolist() if len(every) else []
+
+
+def find_slipped_clips(keypoints: Family, keys: Sequence[str]) -> tuple[int, list[SlippedClip]]:
+    """Keypoints of clips -> frames in which landmarks were found twice, and the clips with frames that have
+    none because they slip, those with the largest share first. (0, []) of keypoints without a slip."""
+    frames, found = 0, []
+    for key in keys:
+        if key not in keypoints or "slip" not in keypoints.fields(key):
+            continue
+        clip = keypoints.read(key, ["landmarks", "slip"])
+        slip, lost = clip["slip"], ~np.isfinite(clip["landmarks"]).all((1, 2))
+        measured = np.isfinite(slip)
+        frames += int(measured.sum())
+        if count := int((measured & lost).sum()):
+            worst = int(np.argmax(np.where(measured & lost, slip, -1.0)))
+            found.append(SlippedClip(key=key, frames=count, of=int(measured.sum()), worst=worst))
+    return frames, sorted(found, key=lambda one: (-one.frames / one.of, one.key))
 
 
 def _of_clip(clip: Sample) -> dict[str, list[float]]:

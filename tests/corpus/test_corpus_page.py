@@ -14,3 +14,10 @@ def test_the_map_of_poses_counts_every_frame_once():
     cells = [int(n) for n in re.findall(r": (\d+)</title>", sample_keys)]
     assert (sum(cells), max(cells)) == (3, 2)
     assert corpus_page.pose_map_svg({}) == ""
+
+
+def test_frames_whose_landmarks_slip_are_shown(built, clips):
+    text = (built.out / "corpus.html").read_text()
+    section = text[text.index("Landmarks are found twice") :]
+    assert f"In 2 of {sum(len(frames) - 1 for frames in clips.values())} frames" in section
+    assert "this is frame 3" in section

@@ -85,6 +85,19 @@ def test_tracks_that_made_no_clip_are_counted_once_a_recording(facts, make_famil
     assert statistics.count_dropped_tracks(family, keys[:1]) == {"blurred": 2, "too_short": 1}
 
 
+def test_frames_whose_landmarks_slip_are_counted_and_their_clips_named(facts, built, clips):
+    first = min(clips)
+    measured = sum(len(frames) - 1 for frames in clips.values())  # the last frame of each shows no face
+    assert (facts["slipped_frames"], facts["slip_frames"]) == (2, measured)
+    assert facts["slipped_clips"] == [{"key": first, "frames": 2, "of": len(clips[first]) - 1, "worst": 3}]
+    assert built.figures["corpus/slipped_frames_percent"] == pytest.approx(200 / measured)
+
+
+def test_keypoints_that_were_found_once_have_no_slips(make_family, clips):
+    once = make_family(clips, fields={key: {"landmarks": np.zeros((9, 68, 2))} for key in clips})
+    assert statistics.find_slipped_clips(once, list(clips)) == (0, [])
+
+
 def test_clips_that_lost_their_fit_beside_others_are_named(make_family):
     keys = [f"a#{recording}#{at:06d}#{at + 9:06d}" for recording in ("r", "s") for at in (0, 9)]
     clips, fits = make_family(dict.fromkeys(keys)), make_family(dict.fromkeys(keys[1:2]))

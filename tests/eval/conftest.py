@@ -51,13 +51,16 @@ class MemoryFamily:
     ):
         self.clips, self.store = dict(sorted(clips.items())), store
         self.keys = list(self.clips)
-        self.fields = fields or {}
+        self.members = fields or {}
 
     def __contains__(self, key: str) -> bool:
         return key in self.clips
 
     def read(self, key: str, fields: list[str]) -> dict[str, Any]:
-        return {name: self.fields[key][name] for name in fields}
+        return {name: self.members[key][name] for name in fields}
+
+    def fields(self, key: str) -> list[str]:
+        return list(self.members.get(key, ()))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -206,7 +209,7 @@ class Shards:
         if units is None:
             return self._family
         some = {key: self._family.clips[key] for key in units}
-        return MemoryFamily(some, self._family.store, self._family.fields)
+        return MemoryFamily(some, self._family.store, self._family.members)
 
     def manifest(self) -> list[Any]:
         return self._rows
@@ -253,7 +256,10 @@ def corpus_inputs(clips, recordings) -> dict[str, Any]:
             "crop": np.tile([10.0, 10.0, 110.0, 110.0], (count, 1)),
             "clip": {"sharpness": 30.0, "audible": 0.75, "dropped": {"too_short": 2}},
         }
-        fields["keypoints"][key] = {"landmarks": landmarks}
+        slip = np.where(np.arange(count) == count - 1, np.nan, 0.01)
+        if key == min(clips):
+            landmarks[[1, 3]], slip[[1, 3]] = np.nan, [0.2, 0.3]
+        fields["keypoints"][key] = {"landmarks": landmarks, "slip": slip}
         fields["fit3dmm"][key] = {
             "angles": rng.normal(0, 10, (count, 3)),
             "fit_error": rng.random(count),
