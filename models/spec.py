@@ -155,6 +155,9 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
     of that name; those that nothing reads are not computed."""
     unit_tables: Mapping[str, UnitTable] = field(default_factory=dict)
     """Tables of units other than recordings, by the name that `ModelNodeSpec.units` and `reads` know."""
+    frame_sides: Callable[[Any, Phase], Mapping[int, str]] = lambda *_: {}
+    """(config, phase) -> sides in pixels, with what becomes of clips whose frames show fewer pixels of their
+    recording: "pictures are enlarged". The run counts them; the phase reads `clip` of the clips for it."""
     nets: Callable[[Any, Phase], tuple[str, ...]] = lambda *_: ()
     """(config, phase) -> names in models.perception.NETS of the nets that the phase's losses use."""
     targets: Callable[[Any, Phase], tuple[Literal["keypoints"], ...]] = lambda *_: ()

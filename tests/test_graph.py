@@ -148,8 +148,8 @@ def test_fsrt_reads_the_frames_of_the_view_that_a_phase_names():
     graph = build_graph(load_config(DEMO, sets).config)
     found = {name: node.reads for name, node in graph.nodes.items() if name.startswith("train.")}
     assert found["train.fsrt.perceptual"]["views.vox_max"].fields == ("frames", "affine", "frame_at")
-    assert "clips" not in found["train.fsrt.perceptual"]
-    assert found["train.fsrt.warmup"]["clips"].fields == ("frames",)
+    assert found["train.fsrt.perceptual"]["clips"].fields == ("clip",)
+    assert found["train.fsrt.warmup"]["clips"].fields == ("frames", "clip")
     assert {"opencv-python", "torch"} <= set(graph["train.fsrt.perceptual"].packages)
 
 

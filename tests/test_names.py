@@ -21,7 +21,7 @@ INSTEAD = {
     "alone": "discriminator_warmup, Update.start",
     "told": "message, describe",
     "said": "text",
-    "look": "crop_resize, ValidationOutput, appearance",
+    "look": "crop_and_resize, ValidationOutput, appearance",
     "looks": "stats",
     "draw": "sample, rasterize, plot",
     "drawn": "samples, raster",

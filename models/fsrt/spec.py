@@ -63,9 +63,23 @@ def phase_net_parts(config: FsrtConfig, phase: Phase) -> tuple[str, ...]:
 
 def phase_family_fields(config: FsrtConfig, phase: Phase) -> FamilyFields:
     """The detector learns from landmarks; the crops of the other phases are placed by them. Those may read
-    the frames of a view, of which it must be known where the landmarks lie."""
-    frames = ("frames",) if phase.frames_from == "clips" else ("frames", "affine", "frame_at")
-    return {phase.frames_from: frames, "keypoints": ("landmarks",)}
+    the frames of a view, of which it must be known where the landmarks lie. The clips' records say how large
+    the recordings are."""
+    record = () if phase.name == "keypoints" else ("clip",)
+    if phase.frames_from == "clips":
+        return {"clips": ("frames", *record), "keypoints": ("landmarks",)}
+    view = {phase.frames_from: ("frames", "affine", "frame_at"), "keypoints": ("landmarks",)}
+    return {"clips": record, **view} if record else view
+
+
+def phase_frame_sides(config: FsrtConfig, phase: Phase) -> dict[int, str]:
+    """A picture needs its own side, a crop of half the frame twice that."""
+    if phase.name == "keypoints":
+        return {}
+    side, changes = config.net.image_size, config.augment
+    crops = changes.out_of_frame > 0 or changes.expression_view != "whole"
+    whole = {side: "their pictures are enlarged"}
+    return whole | ({2 * side: "crops of half a frame are enlarged"} if crops else {})
 
 
 def phase_loss_nets(config: FsrtConfig, phase: Phase) -> tuple[str, ...]:
@@ -85,6 +99,7 @@ SPEC = ModelSpec(
     tasks=PHASE_TASKS,
     parts=phase_net_parts,
     reads=phase_family_fields,
+    frame_sides=phase_frame_sides,
     nets=phase_loss_nets,
     targets=phase_target_families,
     preprocessing_nets={"landmarks": PreprocessingNet(setting="keypoints.landmarker", published="fan2d")},

@@ -1,20 +1,21 @@
 """What is in a split: whether anybody is, found from the list of recordings before work on it; and how many
-of its clips a family lacks, or have no sound."""
+of its clips a family lacks, have no sound, or show few pixels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pipelines.engine.node_plan import NodePlan
 from pipelines.errors import UserError
 
 if TYPE_CHECKING:
-    from pipelines.dataset.clips import Clips
+    from pipelines.dataset.clips import ClipFamily, Clips
     from pipelines.preprocess.recordings import DataConfig
 
+T = TypeVar("T")
 SPLIT_NODE_PREFIXES = {"train": "train.", "test": "pairs."}
 """Split -> how the names of the nodes begin that cannot do without."""
 SPLIT_SETTINGS_BY_SOURCE = {
@@ -25,8 +26,9 @@ SPLIT_SETTINGS_BY_SOURCE = {
     "talkinghead_1kh": "data.talkinghead_1kh.sets",
 }
 """What the split of a source depends on that says it itself."""
-MAX_SOUND_CHECKED_CLIPS = 1000
-"""Clips of a split whose records are read to count those without sound; each costs a small read."""
+MAX_CHECKED_CLIPS = 1000
+"""Clips of a split whose records are read to count those without sound, or with few pixels; each costs a
+small read."""
 
 
 def describe_empty_split(plans: Mapping[str, NodePlan], data: Mapping[str, DataConfig]) -> str:
@@ -100,9 +102,35 @@ def count_missing_clips(
 
 def describe_clips_without_sound(stored: Clips, keys: Sequence[str]) -> str:
     """How many clips have no sound, so that their speech features are those of silence: "3 of 120". Of many,
-    MAX_SOUND_CHECKED_CLIPS are read, evenly spread.
+    MAX_CHECKED_CLIPS are read, evenly spread.
     """
-    counted = keys[:: max(1, math.ceil(len(keys) / MAX_SOUND_CHECKED_CLIPS))]
+    silent = _of_some_clips(
+        keys, lambda key: not stored.fields["clip"].read(key, ["clip"])["clip"]["has_sound"]
+    )
+    return f"{sum(silent):,} of {len(silent):,}"
+
+
+def measure_clip_sides(stored: Clips, keys: Sequence[str]) -> list[int]:
+    """How many pixels of the recording the frames show across each clip's square: as many as the recording
+    has there, or the frames, of clips or view, if these have fewer. Of many clips, MAX_CHECKED_CLIPS are
+    read, evenly spread.
+    """
+
+    def side(key: str) -> int:
+        record = stored.fields["clip"].read(key, ["clip"])["clip"]
+        zoom = stored.fields["affine"].read(key, ["affine"])["affine"][0, 0, 0] if stored.shows_view else 1
+        return min(record["side"], round(float(zoom) * record["size"]))
+
+    return _of_some_clips(keys, side)
+
+
+def _of_some_clips(keys: Sequence[str], measure: Callable[[str], T]) -> list[T]:
+    counted = keys[:: max(1, math.ceil(len(keys) / MAX_CHECKED_CLIPS))]
     with ThreadPoolExecutor(16) as pool:
-        records = list(pool.map(lambda key: stored.fields["clip"].read(key, ["clip"])["clip"], counted))
-    return f"{sum(not record['has_sound'] for record in records):,} of {len(counted):,}"
+        return list(pool.map(measure, counted))
+
+
+def family_of_all_clips(stored: Clips, reads: Mapping[str, Sequence[str]]) -> ClipFamily:
+    """That of the clips, where they are read; else that of the frames. A view may lack clips."""
+    own = [name for name in reads.get("clips", ()) if name != "frames"]
+    return stored.fields[own[0]] if own else stored.clips

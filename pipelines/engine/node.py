@@ -226,6 +226,10 @@ class NodeContext(Protocol):
         """Figures for this node's MLflow run; `step` None = a final figure, also put on the parent run."""
         ...
 
+    def warn(self, text: str) -> None:
+        """One sentence for who watches the run: it goes on, but not all is as one would expect."""
+        ...
+
     def log_params(self, values: Mapping[str, Any]) -> None:
         """Facts for this node's MLflow run: net names, whether weights are random, distilled or released."""
         ...

@@ -426,5 +426,8 @@ class RunContext:
     def log_metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         self._runner.emit({"type": "metrics", "node": self.node, "values": dict(values), "step": step})
 
+    def warn(self, text: str) -> None:
+        self._runner.emit({"type": "warning", "node": self.node, "text": text})
+
     def log_params(self, values: Mapping[str, Any]) -> None:
         self._runner.emit({"type": "params", "node": self.node, "values": dict(values)})

@@ -145,12 +145,16 @@ VIEW_SIZES = {"vox_max": 512, "vox512": 512, "ffhq256": 256}
 
 class CropViewConfig(Struct, frozen=True, kw_only=True):
     not_in_key: ClassVar[tuple[str, ...]] = ("splits", "keypoints")
+    as_before: ClassVar[Mapping[str, object]] = {"min_size": 0}
 
     recipe: Literal["vox_max", "vox512", "ffhq256", "clip_square"] = "vox512"
     """See the table above."""
     size: int | None = None
     """Side of the frames in pixels, of vox_max the longest; None = 512, ffhq256 256. clip_square has the
     clips' own, and takes none."""
+    min_size: int = 0
+    """Clips whose square is smaller, in pixels of the recording, are left out of the view, and so of what is
+    trained on it; 0 = none. ffhq256: frames whose square about the face is."""
     every: int = 25
     """ffhq256: one frame in so many; 25 is one a second, as the directions are trained."""
     frames: FrameCodecConfig = field(default_factory=FrameCodecConfig)
@@ -168,8 +172,8 @@ class CropViewConfig(Struct, frozen=True, kw_only=True):
                 )
         elif not (64 <= self.frame_side <= 2048 and self.frame_side % 2 == 0):
             raise ValueError(f"size {self.size}: expected an even number from 64 to 2048")
-        if self.every < 1:
-            raise ValueError(f"every {self.every}: expected at least 1 frame")
+        if self.every < 1 or self.min_size < 0:
+            raise ValueError(f"every {self.every}, min_size {self.min_size}: expected at least 1, and 0")
 
     @property
     def frame_side(self) -> int:

@@ -44,7 +44,8 @@ def cut_vox_max(
     nets: Mapping[str, object],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
-    """A recording and its clips -> the squares at the recording's resolution: frames, affine, frame_at."""
+    """A recording and its clips -> the squares at the recording's resolution: frames, affine, frame_at.
+    Rejected too_small where the squares of all clips are smaller than `min_size`."""
     # a square that was made by stretching gives up the longer side, so that nothing is invented
     return _squares(
         inputs, config, lambda crop: min(config.frame_side, int(min(crop[2:] - crop[:2]))) // 2 * 2
@@ -57,7 +58,8 @@ def cut_vox512(
     nets: Mapping[str, object],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
-    """A recording and its clips -> the clips' squares at one size: frames, affine, frame_at."""
+    """A recording and its clips -> the clips' squares at one size: frames, affine, frame_at. Rejected
+    too_small as `cut_vox_max` does."""
     return _squares(inputs, config, lambda crop: config.frame_side)
 
 
@@ -82,8 +84,8 @@ def cut_ffhq256(
     """A recording, its clips and their landmarks -> a square about the face in one frame of `every`: frames,
     affine, frame_at.
 
-    Frames without landmarks, or with one outside the recording, are left out, and clips in which none is
-    left; Rejected no_view if that goes for all of them.
+    Frames without landmarks, with one outside the recording, or whose square is smaller than `min_size`, are
+    left out, and clips in which none is left; Rejected no_view if that goes for all of them.
     """
     raw = inputs["download"][0]
     clips = 0
@@ -96,15 +98,23 @@ def cut_ffhq256(
                 clips += 1
                 yield sample
     if not clips:
-        raise Rejected("no_view", "no frame looked at has all of its landmarks inside the recording")
+        size = f" about a square of {config.min_size} px or more" if config.min_size else ""
+        text = f"no frame looked at has all of its landmarks inside the recording{size}"
+        raise Rejected("no_view", text)
 
 
 def _squares(
     inputs: Inputs, settings: CropViewConfig, side_of: Callable[[np.ndarray], int]
 ) -> Iterator[Sample]:
     raw = inputs["download"][0]
+    sides = [int(min(clip["crop"][0, 2:] - clip["crop"][0, :2])) for clip in inputs["clips"]]
+    if max(sides) < settings.min_size:
+        text = f"no square is larger than {max(sides)} px, and the view's min_size is {settings.min_size}"
+        raise Rejected("too_small", text)
     with media.open_as_local_file(raw["video"]) as path:
-        for clip in inputs["clips"]:
+        for clip, in_recording in zip(inputs["clips"], sides, strict=True):
+            if in_recording < settings.min_size:
+                continue
             meta, crop = clip["clip"], clip["crop"][0]
             side = side_of(crop)
             affine = np.array([[side / meta["size"], 0, 0], [0, side / meta["size"], 0]], np.float32)
@@ -129,9 +139,11 @@ def _align_clip(
     for index in range(0, meta["frames"], settings.every):
         points = crop[:2] + landmarks[index].astype(np.float64) * zoom
         if np.isfinite(points).all() and (points >= 0).all() and (points <= frame).all():
-            at.append(index)
             # the rule is written for numbers of pixels, whose middle is our half
-            squares.append(face_square(points - 0.5))
+            square = face_square(points - 0.5)
+            if square[2] - square[0] >= settings.min_size:
+                at.append(index)
+                squares.append(square)
     if not at:
         return None
     known = np.array(squares)

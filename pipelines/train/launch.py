@@ -16,13 +16,19 @@ from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from models.api import Phase
 from models.errors import InvalidSettings
 from models.provenance import describe_provenance
 from models.spec import FamilyFields, load_model_spec, units_table_role
-from pipelines.dataset.splits import count_missing_clips, describe_clips_without_sound
+from pipelines.dataset.splits import (
+    count_missing_clips,
+    describe_clips_without_sound,
+    family_of_all_clips,
+    measure_clip_sides,
+)
 from pipelines.engine.fingerprint import resolve_entry_point
 from pipelines.errors import UserError
 from pipelines.train.metric_log import (
@@ -55,7 +61,9 @@ def train_phase(ctx: NodeContext, model: str, phase: str) -> None:
     section = getattr(ctx.config, model)
     settings: Phase = section.phases[phase]
     spec = load_model_spec(model)
-    train, held_out = open_training_tables(ctx, spec.phase_sample_tables(section, settings), spec.unit_tables)
+    sides = spec.frame_sides(section, settings)
+    tables = spec.phase_sample_tables(section, settings)
+    train, held_out = open_training_tables(ctx, tables, spec.unit_tables, sides)
     if any(step > settings.steps for step in StepCheckpoints(ctx.scratch).steps()):  # a longer run's
         ctx.set_scratch_subfolder(f"steps-{settings.steps}")
     job = make_train_job(ctx, model, phase, train, held_out)
@@ -109,11 +117,16 @@ def _copy_lines(path: Path, store: Store) -> None:
 
 
 def open_training_tables(
-    ctx: NodeContext, tables: Mapping[str, FamilyFields], unit_tables: Collection[str] = ()
+    ctx: NodeContext,
+    tables: Mapping[str, FamilyFields],
+    unit_tables: Collection[str] = (),
+    frame_sides: Mapping[int, str] = MappingProxyType({}),
 ) -> tuple[dict[str, SplitClips], dict[str, SplitClips] | None]:
     """Tables to train on; the same of rows that are held out, or None where one of them has none. `tables`:
-    name -> node -> the fields read from it. `unit_tables`: those of the model (`ModelSpec.unit_tables`)."""
+    name -> node -> the fields read from it. `unit_tables`, `frame_sides`: as in `ModelSpec`."""
     splits = {name: open_training_table(ctx, name, reads, unit_tables) for name, reads in tables.items()}
+    if "clips" in splits and frame_sides:
+        record_small_clips(ctx, splits["clips"], frame_sides)
     held_out = {name: split.rows["test"] for name, split in splits.items() if split.rows["test"].identities}
     train = {name: split.rows["train"] for name, split in splits.items()}
     return train, held_out if held_out and held_out.keys() == train.keys() else None
@@ -135,7 +148,8 @@ def open_training_table(
         facts = {"rows": len(keys)} if units else {"identities": len(rows.identities), "clips": len(keys)}
         if keys and "clip" in split.stored.fields and "speech" in reads:
             facts["without_sound"] = describe_clips_without_sound(split.stored, keys)
-        of_split = [k for k in split.stored.clips.keys if split.split_of(k) == name]
+        family = family_of_all_clips(split.stored, reads)
+        of_split = [k for k in family.keys if split.people[family.recording_of(k)].split == name]
         facts |= {
             f"missing.{node}": n for node, n in count_missing_clips(split.stored, reads, of_split).items()
         }
@@ -146,6 +160,25 @@ def open_training_table(
             "split"
         )
     return split
+
+
+def record_small_clips(ctx: NodeContext, split: TableSplit, frame_sides: Mapping[int, str]) -> None:
+    """How many of the clips show fewer pixels of their recording than the phase can use, in words and as a
+    share, and what that means for those that are trained on. frame_sides: as in `ModelSpec`."""
+    for name, rows in split.rows.items():
+        found = measure_clip_sides(split.stored, rows.keys)
+        for side, loss in frame_sides.items():
+            small = sum(one < side for one in found)
+            if not found:
+                continue
+            text = f"{small:,} of {len(found):,}"
+            ctx.log_params({f"data.{name}.below_{side}px": text})
+            ctx.log_metrics({f"data/{name}_share_below_{side}px": small / len(found)})
+            if small and name == "train":
+                ctx.warn(
+                    f"{text} training clips looked at show fewer than {side} px of their recording: {loss}; "
+                    f"a view with min_size {side} leaves them out"
+                )
 
 
 # --- running ------------------------------------------------------------------------------------------------

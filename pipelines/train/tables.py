@@ -24,10 +24,6 @@ class TableSplit:
     people: Mapping[str, Person]
     """By recording, or other unit."""
 
-    def split_of(self, key: str) -> str:
-        """The split that a row belongs to, whether or not every family has it."""
-        return self.people[self.stored.clips.recording_of(key)].split
-
 
 def split_rows(
     inputs: Mapping[str, Artifact],

@@ -1,5 +1,6 @@
 """Splits in which nobody is, told before any work."""
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -118,7 +119,19 @@ def test_clips_that_a_family_lacks_are_counted_by_its_node(clips, family):
     assert splits.count_missing_clips(clips, reads, family.keys[1:]) == {}
 
 
+def test_a_clip_shows_the_pixels_of_its_recording_or_of_its_frames_if_these_are_fewer(family):
+    sides, zooms = [100, 200, 300, 600, 700], [0.4, 0.8, 1.2, 2.0, 2.0]  # clips of 256 px, a view of 512
+    records = {k: {"clip": {"side": side, "size": 256}} for k, side in zip(family.keys, sides, strict=True)}
+    views = {k: {"affine": np.float32([[[zoom, 0, 0], [0, zoom, 0]]])}
+             for k, zoom in zip(family.keys, zooms, strict=True)}  # fmt: skip
+    record, view = type(family)(records), type(family)(views)
+    of_clips = splits.measure_clip_sides(Clips(family, {"clip": record}), family.keys)
+    assert of_clips == [100, 200, 256, 256, 256]
+    of_view = splits.measure_clip_sides(Clips(view, {"clip": record, "affine": view}), family.keys)
+    assert of_view == [100, 200, 300, 512, 512]
+
+
 def test_clips_without_sound_are_counted_among_an_even_sample_of_many(clips, family, monkeypatch):
     assert splits.describe_clips_without_sound(clips, family.keys) == "1 of 5"
-    monkeypatch.setattr(splits, "MAX_SOUND_CHECKED_CLIPS", 3)
+    monkeypatch.setattr(splits, "MAX_CHECKED_CLIPS", 3)
     assert splits.describe_clips_without_sound(clips, family.keys) == "0 of 3"

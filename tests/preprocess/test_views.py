@@ -4,9 +4,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from pipelines import media
 from pipelines.dataset.clips import map_points_to_view
+from pipelines.engine.fingerprint import flatten_settings
 from pipelines.errors import Rejected
 from pipelines.preprocess.clips import ClipsConfig, FrameCodecConfig, cut_clips
 from pipelines.preprocess.views import (
@@ -137,6 +139,45 @@ def test_vox_max_keeps_the_recordings_pixels_up_to_the_cap(video):
     np.testing.assert_allclose(shown[:, 2:-2, 2:-2], frames[:, 42:168, 102:228], atol=2)
     (view,) = cut_vox_max(inputs_of(video, [60, 40, 260, 240], settings), settings.views.vox_max, {}, RUNTIME)
     assert view["frames"].decode().shape == (50, 144, 144, 3)
+
+
+@pytest.mark.parametrize("name", ["vox_max", "vox512"])
+def test_clips_of_small_squares_are_left_out(video, name):
+    settings = config()
+    view = getattr(settings.views, name)
+    inputs = inputs_of(video, [100, 40, 230, 170], settings)
+    small = inputs["clips"][0] | {"__key__": "small", "crop": inputs["clips"][0]["crop"] - [0, 0, 10, 4]}
+    inputs["clips"].append(small)
+    cut = list(STAGES[name](inputs, replace(view, min_size=130), {}, RUNTIME))
+    assert [one["__key__"] for one in cut] == [inputs["clips"][0]["__key__"]]
+    assert len(list(STAGES[name](inputs, replace(view, min_size=120), {}, RUNTIME))) == 2
+    with pytest.raises(
+        Rejected, match="no square is larger than 130 px, and the view's min_size is 131"
+    ) as no:
+        list(STAGES[name](inputs, replace(view, min_size=131), {}, RUNTIME))
+    assert no.value.code == "too_small"
+
+
+def test_ffhq_leaves_out_frames_of_small_faces(video):
+    """Squares of 140 px, in the first 21 frames of 168."""
+    settings = config()
+    inputs = inputs_of(video, [100, 40, 260, 200], settings)
+    points = inputs["keypoints"][0]["landmarks"]
+    points[:21, :2] += 0.2 * (points[:21, :2] - points[:21, 5:6])
+
+    def shown(least):
+        view = replace(settings.views.ffhq256, min_size=least)
+        return next(cut_ffhq256(inputs, view, {}, RUNTIME))["frame_at"].tolist()
+
+    assert shown(0) == list(range(0, 50, 5))
+    assert shown(150) == [0, 5, 10, 15, 20]
+    with pytest.raises(Rejected, match="about a square of 400 px or more"):
+        shown(400)
+
+
+def test_no_gate_of_size_as_before_it_was_a_setting_is_in_no_key():
+    assert "view.min_size" not in flatten_settings(CropViewConfig(), "view")
+    assert flatten_settings(CropViewConfig(min_size=256), "view")["view.min_size"] == 256
 
 
 def test_stretched_squares_give_up_the_longer_side(video):

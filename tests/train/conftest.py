@@ -48,7 +48,7 @@ def make_clip(seed: int) -> dict[str, np.ndarray]:
         x, y = rng.integers(SIDE // 8, SIDE - size - SIDE // 8, 2)
         frames[t, y : y + size, x : x + size] = colour
         landmarks[t] = np.array([x, y]) + np.random.default_rng(7).random((68, 2)) * size
-    return {"frames": frames, "landmarks": landmarks}
+    return {"frames": frames, "landmarks": landmarks, "clip": {"side": 40 + 40 * seed, "size": SIDE}}
 
 
 @dataclass
@@ -117,7 +117,9 @@ class FakeContext:
     """Where third-party weights would lie."""
     key: str = "0123456789abcdef0123456789abcdef"
     previous: FakeArtifact | None = None
-    seen: dict[str, list[Any]] = field(default_factory=lambda: {"progress": [], "metrics": [], "params": []})
+    seen: dict[str, list[Any]] = field(
+        default_factory=lambda: {"progress": [], "metrics": [], "params": [], "warnings": []}
+    )
     stop_at: int | None = None
 
     def report_progress(self, done: int, total: int, note: str = "") -> None:
@@ -125,6 +127,9 @@ class FakeContext:
 
     def log_metrics(self, values: dict[str, float], step: int | None = None) -> None:
         self.seen["metrics"].append((step, values))
+
+    def warn(self, text: str) -> None:
+        self.seen["warnings"].append(text)
 
     def log_params(self, values: dict[str, Any]) -> None:
         self.seen["params"].append(values)

@@ -193,6 +193,42 @@ def test_clips_without_landmarks_and_test_identities_are_not_trained_on(lab, fam
     assert {key[:3] for keys in held_out["clips"].identities for key in keys} == {"id2"}
 
 
+def test_clips_that_a_view_lacks_are_counted(lab, family):
+    """The view's own list does not name them; that of the clips does."""
+    from pipelines.train.launch import open_training_tables
+
+    lost = family.keys[0]
+    geometry = {"affine": np.zeros((6, 2, 3)), "frame_at": np.arange(6)}
+    view = {key: sample | geometry for key, sample in family.samples.items() if key != lost}
+    lab.inputs["views.vox_max"] = replace(lab.inputs["clips"], opened=type(family)(view))
+    context = lab.context("warmup")
+    reads = {"clips": ("clip",), "views.vox_max": ("frames", "affine", "frame_at"),
+             "keypoints": ("landmarks",)}  # fmt: skip
+    train, _ = open_training_tables(context, {"clips": reads})
+    assert lost not in train["clips"].keys
+    assert {"data.train.identities": 2, "data.train.clips": 3, "data.train.missing.views.vox_max": 1} in (
+        context.seen["params"]
+    )
+
+
+def test_clips_with_fewer_pixels_than_the_phase_can_use_are_told_of(lab, family):
+    """Squares of 40, 80, ... px in the recording, on clips of 64 px."""
+    from pipelines.train.launch import open_training_tables
+
+    context = lab.context("warmup")
+    tables = {"clips": {"clips": ("frames", "clip"), "keypoints": ("landmarks",)}}
+    open_training_tables(context, tables, (), {16: "pictures blur", 64: "crops blur", 128: "all blurs"})
+    told = {name: value for values in context.seen["params"] for name, value in values.items()}
+    below = {side: told[f"data.train.below_{side}px"] for side in (16, 64, 128)}
+    assert below == {16: "0 of 4", 64: "1 of 4", 128: "4 of 4"}
+    assert told["data.test.below_64px"] == "0 of 1"
+    assert (None, {"data/train_share_below_64px": 0.25}) in context.seen["metrics"]
+    assert [text.partition(";")[0] for text in context.seen["warnings"]] == [
+        "1 of 4 training clips looked at show fewer than 64 px of their recording: crops blur",
+        "4 of 4 training clips looked at show fewer than 128 px of their recording: all blurs",
+    ]
+
+
 def test_clips_without_sound_are_counted_where_it_is_heard(lab, family):
     from pipelines.train.launch import open_training_tables
 

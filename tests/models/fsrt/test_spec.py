@@ -5,7 +5,7 @@ import torch
 from msgspec.structs import replace
 
 from models.api import Loss
-from models.fsrt.config import FsrtConfig
+from models.fsrt.config import AugmentConfig, FsrtConfig
 from models.fsrt.phases import PHASES
 from models.fsrt.spec import SPEC
 from pipelines.engine.fingerprint import resolve_entry_point
@@ -14,11 +14,20 @@ from tests.models.one_pass import with_losses
 
 
 @pytest.mark.parametrize("phase", PHASES.values(), ids=PHASES)
-def test_every_phase_reads_frames_and_landmarks_alone(phase):
-    of_clips = {"clips": ("frames",), "keypoints": ("landmarks",)}
-    of_view = {"views.vox_max": ("frames", "affine", "frame_at"), "keypoints": ("landmarks",)}
-    assert SPEC.reads(FsrtConfig(), phase) == (of_clips if phase.name == "keypoints" else of_view)
+def test_every_phase_reads_frames_landmarks_and_how_large_the_recordings_are(phase):
+    points, record = {"keypoints": ("landmarks",)}, () if phase.name == "keypoints" else ("clip",)
+    of_clips = {"clips": ("frames", *record)} | points
+    of_view = {"clips": ("clip",), "views.vox_max": ("frames", "affine", "frame_at")} | points
+    assert SPEC.reads(FsrtConfig(), phase) == (of_view if record else of_clips)
     assert SPEC.reads(FsrtConfig(), replace(phase, frames_from="clips")) == of_clips
+
+
+def test_crops_need_frames_of_twice_the_pictures_side():
+    config, warmup = FsrtConfig(), PHASES["warmup"]
+    assert set(SPEC.frame_sides(config, warmup)) == {256, 512}
+    uncropped = replace(config, augment=AugmentConfig(out_of_frame=0.0, expression_view="whole"))
+    assert set(SPEC.frame_sides(uncropped, warmup)) == {256}
+    assert SPEC.frame_sides(config, PHASES["keypoints"]) == {}
 
 
 def test_frames_alone_drive_it():
