@@ -31,19 +31,26 @@ MIRRORED_LANDMARKS = np.array([
 
 
 # --- frames and images --------------------------------------------------------------------------------------
-def crop_and_resize(frames: Iterable[np.ndarray], crop: np.ndarray, size: int) -> np.ndarray:
+def crop_and_resize(
+    frames: Iterable[np.ndarray], crop: np.ndarray, size: int, mirrored: bool = False
+) -> np.ndarray:
     """frames (n) of (S,S,3) uint8, each of a side of its own, crop (4,) in shares of S -> (n,size,size,3)
-    uint8: cut to whole pixels, then resized once, bilinear without anti-aliasing as published.
+    uint8: cut to whole pixels, then resized once, bilinear without anti-aliasing as published. mirrored: the
+    crop is that of the frames as a mirror shows them, and so is what comes out.
     """
     frames = list(frames)
     out = np.empty((len(frames), size, size, 3), np.uint8)
     for n, frame in enumerate(frames):
         side = len(frame)
         left, top, right, bottom = np.rint(crop * side).astype(int).tolist()
+        if mirrored:
+            left, right = right, left
         cv2.resize(
             frame[top : side - bottom, left : side - right], (size, size), out[n],
             interpolation=cv2.INTER_LINEAR,
         )  # fmt: skip
+        if mirrored:
+            cv2.flip(out[n], 1, out[n])
     return out
 
 
@@ -58,12 +65,13 @@ def _extents(landmarks: np.ndarray, margins: tuple[float, float, float, float]) 
     size.
     """
     points = landmarks.reshape(-1, 2)
-    low, high = np.rint(points.min(0)), np.rint(points.max(0))
-    size = high - low
+    x0, y0 = (round(v) for v in points.min(0).tolist())  # halves to the even number, as np.rint
+    x1, y1 = (round(v) for v in points.max(0).tolist())
+    width, height = x1 - x0, y1 - y0
     left, top, right, bottom = margins
-    box = [low[0] - np.rint(left * size[0]), low[1] - np.rint(top * size[1]),
-           high[0] + np.rint(right * size[0]), high[1] + np.rint(bottom * size[1])]  # fmt: skip
-    return [int(np.clip(v, 0, FRAME_SIZE - 1)) for v in box]
+    box = [x0 - round(left * width), y0 - round(top * height),
+           x1 + round(right * width), y1 + round(bottom * height)]  # fmt: skip
+    return [min(max(v, 0), FRAME_SIZE - 1) for v in box]
 
 
 def _up_to(rng: np.random.Generator, last: int) -> int:
@@ -121,14 +129,13 @@ def sample_centre_crop(rng: np.random.Generator, least: float, side: int) -> np.
 
 
 # --- mirroring ----------------------------------------------------------------------------------------------
-def flip_frames_and_landmarks(frames: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """frames (n,S,S,3), landmarks (n,68,2) in pixels; left and right points change places."""
-    turned = landmarks[:, MIRRORED_LANDMARKS].copy()
-    turned[..., 0] = frames.shape[2] - turned[..., 0]
-    mirrored = np.empty_like(frames)
-    for frame, out in zip(frames, mirrored, strict=True):
-        cv2.flip(frame, 1, out)  # in a fortieth of the time in which numpy copies frames[:, :, ::-1]
-    return mirrored, turned
+def mirror_landmarks(landmarks: np.ndarray, side: int) -> np.ndarray:
+    """landmarks (n,68,2) in pixels of frames of that side, which are mirrored; left and right points change
+    places.
+    """
+    turned = landmarks[:, MIRRORED_LANDMARKS]
+    turned[..., 0] = side - turned[..., 0]
+    return turned
 
 
 # --- colour -------------------------------------------------------------------------------------------------

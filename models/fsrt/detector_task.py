@@ -71,9 +71,10 @@ class KeypointTask(StatelessTask):
         side = frames.shape[1]
         crop = np.zeros(4, np.float32)
         colours = augment.neutral_color_jitter(1)
+        mirrored = training and rng.random() < self.changes.flip
+        if mirrored:
+            landmarks = augment.mirror_landmarks(landmarks, side)
         if training:
-            if rng.random() < self.changes.flip:
-                frames, landmarks = augment.flip_frames_and_landmarks(frames, landmarks)
             scaled = landmarks * (augment.FRAME_SIZE / side)
             kind = rng.random()  # the detector will see both kinds of crop in the next phase
             if kind < self.changes.out_of_frame:
@@ -83,8 +84,8 @@ class KeypointTask(StatelessTask):
             colours = augment.sample_color_jitter(rng, 1, self.changes.jitter, self.changes.hue)
         scale, shift = augment.frame_to_crop_scale_shift(crop)
         return {
-            "whole": augment.crop_and_resize(frames, np.zeros(4), self.detector.size),
-            "cropped": augment.crop_and_resize(frames, crop, self.detector.size),
+            "whole": augment.crop_and_resize(frames, np.zeros(4), self.detector.size, mirrored),
+            "cropped": augment.crop_and_resize(frames, crop, self.detector.size, mirrored),
             "target": ((landmark_group_means(landmarks[0], side) + shift) * scale).astype(np.float32),
             "colours": colours[0],
         }

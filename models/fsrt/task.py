@@ -67,6 +67,8 @@ class AugmentedFrames:
 class FrameChanges:
     """What is drawn for the frames of one sample; by default nothing changes."""
 
+    mirrored: bool = False
+    """All of its frames, before they are cropped"""
     crop: np.ndarray = field(default_factory=NO_CROP.copy)
     """(4,) of all of its frames, in shares of their side: left, top, right, bottom"""
     expression_crop: np.ndarray = field(default_factory=NO_CROP.copy)
@@ -130,8 +132,6 @@ class FsrtReenactmentTask(StatelessTask):
             return None
         frames, changes = clip.frames(indices), FrameChanges()
         if training:
-            if rng.random() < self.changes.flip:
-                frames, landmarks = augment.flip_frames_and_landmarks(frames, landmarks)
             changes = self.sample_changes(rng, landmarks, frames.shape[1])
         return self.make_sample(rng, frames[:n], frames[n], changes, training)
 
@@ -154,12 +154,15 @@ class FsrtReenactmentTask(StatelessTask):
 
     def sample_changes(self, rng: np.random.Generator, landmarks: np.ndarray, side: int) -> FrameChanges:
         """landmarks (n+1,68,2) in pixels of frames of `side` pixels, the driving frame's last."""
+        mirrored = rng.random() < self.changes.flip
+        if mirrored:
+            landmarks = augment.mirror_landmarks(landmarks, side)
         scaled, crop = landmarks * (augment.FRAME_SIZE / side), NO_CROP
         if rng.random() < self.changes.out_of_frame:
             crop = augment.sample_out_of_frame_crop(rng, scaled[:-1], side)
         expression_crop = self.sample_expression_view_crop(rng, scaled[-1], side)
         colours = augment.sample_color_jitter(rng, COLOUR_VERSIONS, self.changes.jitter, self.changes.hue)
-        return FrameChanges(crop, expression_crop, colours)
+        return FrameChanges(mirrored, crop, expression_crop, colours)
 
     def make_sample(
         self,
@@ -174,14 +177,18 @@ class FsrtReenactmentTask(StatelessTask):
         """
         frames = [*sources, driving]
         side, detector = self.architecture.image_size, self.architecture.detector.size
-        whole = augment.crop_and_resize(frames, NO_CROP, detector)
-        cropped = {side: whole} if side == detector and not changes.crop.any() else {
-            size: augment.crop_and_resize(frames, changes.crop, size) for size in {side, detector}
-        }  # fmt: skip
+
+        def cut(frames: list[np.ndarray], crop: np.ndarray, size: int) -> np.ndarray:
+            return augment.crop_and_resize(frames, crop, size, changes.mirrored)
+
+        whole = cut(frames, NO_CROP, detector)
+        cropped = {detector: whole} if not changes.crop.any() else {}
+        for size in {side, detector} - set(cropped):
+            cropped[size] = cut(frames, changes.crop, size)
         sample = {
             "whole": whole,
             "cropped": cropped[side],
-            "driving_tight": augment.crop_and_resize([driving], changes.expression_crop, detector)[0],
+            "driving_tight": cut([driving], changes.expression_crop, detector)[0],
             "crop": changes.crop,
             "colours": changes.colours,
             "driving_version2": np.array(rng.random() < 0.5),

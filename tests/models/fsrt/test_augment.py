@@ -102,13 +102,21 @@ def test_landmarks_at_the_border_give_no_crop():
 
 
 def test_mirroring_twice_changes_nothing(clip):
-    frames, landmarks = clip.images[:2], clip.landmarks[:2]
-    once = augment.flip_frames_and_landmarks(frames, landmarks)
-    assert (once[0] == frames[:, :, ::-1]).all()
-    assert (once[1][:, 36, 0] == frames.shape[2] - landmarks[:, 45, 0]).all()  # the eyes' outer corners
-    twice = augment.flip_frames_and_landmarks(*once)
-    assert (twice[0] == frames).all()
-    np.testing.assert_allclose(twice[1], landmarks, atol=1e-4)
+    landmarks = clip.landmarks[:2]
+    once = augment.mirror_landmarks(landmarks, 64)
+    assert (once[:, 36, 0] == 64 - landmarks[:, 45, 0]).all()  # the eyes' outer corners
+    np.testing.assert_allclose(augment.mirror_landmarks(once, 64), landmarks, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [64, 40])
+def test_a_crop_of_mirrored_frames_is_that_of_frames_that_were_mirrored_before(clip, size):
+    """To within the rounding of OpenCV's fixed point; exactly, where nothing is resized."""
+    frames, crop = clip.images[:2], np.array([0.25, 0.125, 0.0, 0.125], np.float32)
+    seen = augment.crop_and_resize(frames, crop, size, mirrored=True)
+    expected = augment.crop_and_resize(np.ascontiguousarray(frames[:, :, ::-1]), crop, size)
+    np.testing.assert_allclose(seen.astype(int), expected.astype(int), atol=1)
+    whole = augment.crop_and_resize(frames, np.zeros(4), 64, mirrored=True)
+    assert (whole == frames[:, :, ::-1]).all()
 
 
 def test_a_mirrored_left_eye_is_a_right_eye():

@@ -102,19 +102,18 @@ def test_the_target_is_the_driving_frame_at_the_queries(task, clip):
     torch.testing.assert_close(views.target, small, rtol=0, atol=0.8 / 255)
 
 
-@pytest.mark.parametrize("side", [64, 16])
-def test_every_crop_of_a_sample_is_that_of_its_stored_frames(nano, clip, side):
+@pytest.mark.parametrize(("side", "mirrored"), [(64, False), (16, True)])
+def test_every_crop_of_a_sample_is_that_of_its_stored_frames(nano, side, mirrored):
     """With pictures and detector of one side, and of two."""
     net = replace(nano, image_size=side)
     task = FsrtReenactmentTask(net, TrainingSampleConfig(queries=32), AugmentConfig())
     frames = [np.random.default_rng(i).integers(0, 256, (96 - i, 96 - i, 3), dtype=np.uint8) for i in (0, 6)]
-    changes = FrameChanges(
-        np.array([0.1, 0.2, 0.0, 0.3], np.float32), np.array([0.3, 0.0, 0.2, 0.1], np.float32)
-    )
+    crops = [np.array(some, np.float32) for some in ([0.1, 0.2, 0.0, 0.3], [0.3, 0.0, 0.2, 0.1])]
+    changes = FrameChanges(mirrored, *crops)
     sample = task.make_sample(np.random.default_rng(0), frames[:1], frames[1], changes, True)
 
     def cut(crop: np.ndarray, size: int) -> np.ndarray:
-        return augment.crop_and_resize(frames, crop, size)
+        return augment.crop_and_resize(frames, crop, size, mirrored)
 
     assert (sample["whole"] == cut(np.zeros(4), 64)).all()
     assert (sample["cropped"] == cut(changes.crop, side)).all()
