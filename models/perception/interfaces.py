@@ -80,9 +80,9 @@ class LandmarkPrediction(Struct, frozen=True, kw_only=True):
     top, toward the ear, bottom. None from others."""
     score: np.ndarray | None = None
     """(T,) float32 from 0, no face, to 1: how surely there is one; None from nets that cannot tell."""
-    first_pass: np.ndarray | None = None
-    """(T,68,2) float32: `landmarks` as nets that look at a face twice had them after the first pass, in the
-    box that they were given; NaN in frames that they looked at once. None from nets that look once."""
+    previous_pass: np.ndarray | None = None
+    """(T,68,2) float32: `landmarks` as nets that look at a face more than once had them one pass before, in
+    another box; NaN in frames that they looked at once. None from nets that look once."""
 
 
 class InferenceSettings(Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ frame are found a second time from another box; what lies between the two is its
 
 | landmarker | the second time |
 |---|---|
-| mesh468* | its own first pass, in frames whose boxes were detected: it looks twice anyway |
+| mesh468* | its own pass before the last, in frames whose boxes were detected: it looks twice anyway |
 | others | a box 10 % smaller, and where that moves them, boxes 5 % higher and lower |
 
 Others are asked in frames with a detection, in those whose mouth leaves the line between these, and in the
@@ -110,10 +110,10 @@ def interpolate_rows(rows: np.ndarray, at: np.ndarray, count: int) -> np.ndarray
     return np.stack([np.interp(np.arange(count), at, column) for column in rows.T], axis=1)
 
 
-def slip_between_passes(landmarks: np.ndarray, first_pass: np.ndarray) -> np.ndarray:
-    """Landmarks (T,68,2), and those of a first pass, NaN where there was none -> (T,) slip, NaN where there
-    are no landmarks."""
-    return _spread_known(placement_gap(landmarks, first_pass), frames_with_landmarks(landmarks))
+def slip_between_passes(landmarks: np.ndarray, previous_pass: np.ndarray) -> np.ndarray:
+    """Landmarks (T,68,2), and those of the pass before the last, NaN where there was none -> (T,) slip, NaN
+    where there are no landmarks."""
+    return _spread_known(placement_gap(landmarks, previous_pass), frames_with_landmarks(landmarks))
 
 
 def measure_slip(
@@ -167,8 +167,8 @@ def find_slip(
     limit: float,
 ) -> np.ndarray:
     """frames (T,H,W,3), the boxes (T,4) and rolls that `found` was found with -> (T,) float32: slip."""
-    if found.first_pass is not None:
-        return slip_between_passes(found.landmarks, found.first_pass)
+    if found.previous_pass is not None:
+        return slip_between_passes(found.landmarks, found.previous_pass)
 
     def place_again(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
         return landmarker.landmarks(frames[rows], others, None if rolls is None else rolls[rows])

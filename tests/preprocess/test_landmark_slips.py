@@ -131,7 +131,7 @@ def test_frames_without_landmarks_have_no_slip_and_are_not_asked_for(talking):
     assert asked == 0
 
 
-def test_of_nets_that_look_twice_the_first_pass_is_the_other_placement(talking):
+def test_of_nets_that_look_twice_the_pass_before_is_the_other_placement(talking):
     first = talking + np.float32([0, 0.05]) * face_lengths(talking)[:, None, None]
     first[np.arange(FRAMES) % 3 != 0] = np.nan
     np.testing.assert_allclose(slip_between_passes(talking, first), 0.05, atol=1e-5)
@@ -237,7 +237,7 @@ def test_every_landmarker_of_the_settings_has_a_limit():
     assert set(get_args(get_type_hints(KeypointsConfig)["landmarker"])) == set(SLIP_LIMITS)
 
 
-def test_the_mesh_gives_its_first_pass_where_boxes_were_detected(portrait, nets):
+def test_the_mesh_gives_its_pass_before_the_last_where_boxes_were_detected(portrait, nets):
     frames = np.stack([portrait[30:222, 110 + t : 302 + t] for t in range(7)])
     config, inputs = KeypointsConfig(), {"clips": [{"__key__": "a", "frames": frames, "clip": {}}]}
     (found,) = find_keypoints(inputs, config, nets, RUNTIME)

@@ -40,6 +40,10 @@ FACE_SQUARE_SCALE, EYE_SQUARE_SCALE = 1.5, 2.3
 """Side of a square, in the longer side of a face's box, and in the distance of an eye's corners."""
 SURE_PRESENCE_LOGIT = 40.0
 """Of faces in full view (23 to 55 on real frames); the score of a frame is its logit as a share of this."""
+SETTLED_SHIFT, MAX_FURTHER_PASSES = 0.02, 4
+"""Mean distance of landmarks from those of the pass before, in sides of the square, from which one more pass
+is made, and how many at most. A face that lies is turned upright by some 15 degrees a pass: detectors see its
+roll too small by up to 40."""
 SURE_ROLL_LOGIT = 20.0
 """With the right roll the logit is 25 to 65 on faces seen from the front, with one that is wrong by a right
 angle or two 15 at most."""
@@ -178,20 +182,23 @@ class MeshPrediction(NamedTuple):
     """(n,2,5,2) float32; NaN without iris net."""
     presence: np.ndarray
     """(n,) float32 logits."""
+    passed: np.ndarray
+    """(n,68,2) float32: landmarks of the pass before the last, NaN where there was none."""
 
 
 class FirstPass(NamedTuple):
     """A pass over n faces in the boxes that were given, on the CPU; NaN where it sees none."""
 
     squares: np.ndarray
-    """(n,4): centre, side and angle of the squares for the second pass."""
+    """(n,4) float32: centre, side and angle of the squares for the second pass."""
     landmarks: np.ndarray
     """(n,68,2) float32."""
 
 
 class MeshLandmarker:
     """models.perception.interfaces.Landmarker, InferenceConfigurable: a pass of the mesh on the squares of
-    the boxes, upright or turned, one on those of its points, then the eyes."""
+    the boxes, upright or turned, one on those of its points, more where that still moves them, as it does in
+    faces that lie; then the eyes."""
 
     def __init__(self, mesh: FaceMesh):
         self.name = "mesh468_iris" if mesh.has_iris else "mesh468"
@@ -220,16 +227,19 @@ class MeshLandmarker:
         looked_at = np.flatnonzero(usable if detected is None else usable & detected)
         rows = np.flatnonzero(usable) if len(looked_at) else looked_at
         first = [self._first_pass(frames[some], boxes[some], rolls[some]) for some in _batches(looked_at)]
-        first_pass = np.full((len(frames), len(IBUG68), 2), np.nan, np.float32)
+        before = np.full((len(frames), len(IBUG68), 2), np.nan, np.float32)
         for some, one in zip(_batches(looked_at), first, strict=True):
-            first_pass[some] = one.landmarks
+            before[some] = one.landmarks
         squares = np.concatenate([np.zeros((0, 4)), *(one.squares for one in first)])
         squares = _interpolate_squares(squares, looked_at, rows)
         seen = np.isfinite(squares).all(1)
         rows, squares = rows[seen], squares[seen]
-        done = [self._faces(frames[rows[some]], squares[some]) for some in _batches(np.arange(len(rows)))]
+        done = [
+            self._faces(frames[rows[some]], squares[some], before[rows[some]])
+            for some in _batches(np.arange(len(rows)))
+        ]
         found = MeshPrediction(*map(np.concatenate, zip(*done, strict=True))) if done else None
-        return _prediction(found, rows, first_pass, self._mesh.has_iris)
+        return _prediction(found, rows, len(frames), self._mesh.has_iris)
 
     def _first_pass(self, frames: np.ndarray, boxes: np.ndarray, rolls: np.ndarray) -> FirstPass:
         images = frames_to_images(frames, self._mesh.device)
@@ -239,17 +249,30 @@ class MeshLandmarker:
         seen = faces.presence > 0
         squares = torch.where(seen[:, None], torch.column_stack([centre, side, angle]), torch.nan)
         landmarks = torch.where(seen[:, None, None], faces.points[:, list(IBUG68), :2], torch.nan)
-        return FirstPass(squares.cpu().numpy(), _rounded(landmarks.float().cpu().numpy()))
+        return FirstPass(squares.cpu().numpy(), landmarks.float().cpu().numpy())
 
-    def _faces(self, frames: np.ndarray, squares: np.ndarray) -> MeshPrediction:
+    def _faces(self, frames: np.ndarray, squares: np.ndarray, before: np.ndarray) -> MeshPrediction:
+        """before (n,68,2): landmarks of the first pass, NaN where there was none."""
         images = frames_to_images(frames, self._mesh.device)
         centre, side, angle = (torch.from_numpy(one.astype(np.float32)).to(images.device)
                                for one in (squares[:, :2], squares[:, 2], squares[:, 3]))  # fmt: skip
         points, presence = self._mesh.predict(images, CropSquares(centre, side, angle))
+        passed = torch.from_numpy(before).to(points)
+        for _ in range(MAX_FURTHER_PASSES):
+            landmarks = points[:, list(IBUG68), :2]
+            shift = (landmarks - passed).norm(dim=2).mean(1) / side
+            far = (shift > SETTLED_SHIFT) & (presence > 0)
+            if not far.any():
+                break
+            passed[far] = landmarks[far]
+            points[far], presence[far] = self._mesh.predict(images[far], squares_from_points(points[far]))
         irises = torch.full((len(points), 2, 5, 2), torch.nan)
         if self._mesh.has_iris:
             points, irises = self._mesh.refine_eyes(images, points)
-        return MeshPrediction(*(one.float().cpu().numpy() for one in (points, irises, presence)))
+        return MeshPrediction(
+            *(one.float().cpu().numpy() for one in (points, irises, presence)),
+            _rounded(passed.float().cpu().numpy()),
+        )
 
 
 def _batches(rows: np.ndarray) -> list[np.ndarray]:
@@ -284,12 +307,9 @@ def _usable_boxes(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(finite & inside & (high - low >= MIN_BOX_SIDE).all(1))
 
 
-def _prediction(
-    found: MeshPrediction | None, rows: np.ndarray, first_pass: np.ndarray, iris: bool
-) -> LandmarkPrediction:
-    """found: of the frames `rows` -> of all T frames, as many as first_pass (T,68,2) has; NaN and 0 where
-    there is no face."""
-    count = len(first_pass)
+def _prediction(found: MeshPrediction | None, rows: np.ndarray, count: int, iris: bool) -> LandmarkPrediction:
+    """found: of the frames `rows` -> of all `count` frames; NaN and 0 where there is no face."""
+    previous_pass = np.full((count, len(IBUG68), 2), np.nan, np.float32)
     dense = np.full((count, MESH_POINT_COUNT, 3), np.nan, np.float32)
     irises = np.full((count, 2, 5, 2), np.nan, np.float32)
     presence = np.zeros(count, np.float32)
@@ -298,6 +318,7 @@ def _prediction(
         dense[rows[seen]] = _rounded(found.points[seen])
         irises[rows[seen]] = _rounded(found.irises[seen])
         presence[rows[seen]] = found.presence[seen]
+        previous_pass[rows[seen]] = found.passed[seen]
     landmarks3d = dense[:, list(IBUG68)]
     confidence = np.where(presence > 0, 1 / (1 + np.exp(-presence)), 0)
     return LandmarkPrediction(
@@ -307,7 +328,7 @@ def _prediction(
         dense=dense,
         iris=irises if iris else None,
         score=np.clip(presence / SURE_PRESENCE_LOGIT, 0, 1),
-        first_pass=first_pass,
+        previous_pass=previous_pass,
     )
 
 
