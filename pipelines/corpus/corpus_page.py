@@ -19,7 +19,7 @@ DUPLICATE_RECORDING_REJECT_CODE = "duplicate_content"
 """Code of recordings that the list leaves out because their file is another's."""
 MAX_LISTED_RESOLUTIONS = 8
 """Sizes of recordings listed by name."""
-MAX_SHOWN_SLIPPED_CLIPS = 12
+MAX_LISTED_SLIPPED_CLIPS = 12
 """Clips whose landmarks slip in the largest shares of their frames, each shown by its worst frame."""
 PREVIOUS_FUNNEL_STEP = {
     "usable": "listed", "download": "usable", "clips": "download",
@@ -59,11 +59,11 @@ POSE_MAP_DEGREES, POSE_MAP_STEP = (75, 45), 5
 def clip_thumbnail(families: Mapping[str, Family], key: str, at: int | None = None) -> np.ndarray:
     """A frame of a clip, the middle one by default, with its landmarks -> (S,S,3) uint8."""
     frames = families["clips"]
-    shown = frames.frame_count(key) // 2 if at is None else at
-    frame = frames.frames(key, [shown])
+    number = frames.frame_count(key) // 2 if at is None else at
+    frame = frames.frames(key, [number])
     image = picture_grids.to_uint8(picture_grids.resize_frames(frame, THUMBNAIL_SIZE))[0]
     if "keypoints" in families and key in families["keypoints"]:
-        points = families["keypoints"].read(key, ["landmarks"])["landmarks"][shown]
+        points = families["keypoints"].read(key, ["landmarks"])["landmarks"][number]
         picture_grids.overlay_points(image, points * THUMBNAIL_SIZE / frame.shape[1])
     return image
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pipelines.corpus.corpus_page import MAX_SHOWN_SLIPPED_CLIPS, clip_thumbnail, render_corpus_page
+from pipelines.corpus.corpus_page import MAX_LISTED_SLIPPED_CLIPS, clip_thumbnail, render_corpus_page
 from pipelines.corpus.identity_check import (
     read_clip_rows,
     read_duplicate_rows,
@@ -73,7 +73,7 @@ def make_corpus_page(ctx: NodeContext) -> None:
     findings = read_identity_findings(ctx.inputs)
     who = render_identity_section(findings, lambda key: clip_thumbnail(families, key)) if findings else ""
     worst = [
-        (one.key, clip_thumbnail(families, one.key, one.worst)) for one in slipped[:MAX_SHOWN_SLIPPED_CLIPS]
+        (one.key, clip_thumbnail(families, one.key, one.worst)) for one in slipped[:MAX_LISTED_SLIPPED_CLIPS]
     ]
     (ctx.out / "corpus.html").write_text(render_corpus_page(facts, thumbnails, who, worst))
     text = json.dumps(

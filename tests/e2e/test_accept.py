@@ -26,7 +26,7 @@ def add_field(checkout) -> None:
     """A setting of phases that says what was done before there was one."""
     last = "    validation_samples: int = 16\n"
     checkout.edit("models/api.py", last, f"{last}    extra: float = 0.0\n")
-    checkout.edit("models/api.py", '{"seed": None}', '{"seed": None, "extra": 0.0}')
+    checkout.edit("models/api.py", '{"seed": None,', '{"seed": None, "extra": 0.0,')
 
 
 @pytest.fixture
