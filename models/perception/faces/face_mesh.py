@@ -269,10 +269,10 @@ class MeshLandmarker:
         irises = torch.full((len(points), 2, 5, 2), torch.nan)
         if self._mesh.has_iris:
             points, irises = self._mesh.refine_eyes(images, points)
-        return MeshPrediction(
-            *(one.float().cpu().numpy() for one in (points, irises, presence)),
-            _rounded(passed.float().cpu().numpy()),
+        points, irises, presence, passed = (
+            one.float().cpu().numpy() for one in (points, irises, presence, passed)
         )
+        return MeshPrediction(points, irises, presence, _rounded(passed))
 
 
 def _batches(rows: np.ndarray) -> list[np.ndarray]:
