@@ -15,7 +15,7 @@ clips exist) and the fields below. Plain `webdataset` reads every shard: a membe
 | clip | json | dict: identity, recording, start, end, fps, size, frames, detector, and scores | | clips |
 | landmarks | npy | float32 (T,68,2) | pixels of the clip, NaN where no face, or where they slip | keypoints |
 | landmarks3d | npy | float32 (T,68,3) | x, y of landmarks, depth in pixels; fan3d, mesh468* | keypoints |
-| dense | npy | float32 (T,468,3) | points of the face mesh, depth in pixels; mesh468* | keypoints |
+| dense | npy | float32 (T,m,3) | 468 (mesh468*) or 1035 dense points, depth in pixels | keypoints |
 | iris | npy | float32 (T,2,5,2) | pixels of the clip, the image's left eye first; mesh468_iris | keypoints |
 | confidence | npy | float32 (T,68) | of each, about 1 = sure, 0 = no face; fan*, mesh468* | keypoints |
 | score | npy | float32 (T,) | how surely there is a face, 0 where none | keypoints |

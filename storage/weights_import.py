@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.errors import InvalidInput
+from storage.mxnet_params import read_mxnet_params
 
 MAX_SETTINGS_BYTES = 2**20
 NUMPY_NUMBER_CLASSES = ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
@@ -62,6 +63,11 @@ def convert_checkpoint_to_safetensors(
             loaded, kind = load_file(source), "safetensors"
         except SafetensorError as error:
             raise InvalidInput(f"not a file of tensors alone: {str(error).splitlines()[0]}") from error
+    elif source.suffix == ".params":
+        import torch
+
+        loaded = {name: torch.from_numpy(array) for name, array in read_mxnet_params(source).items()}
+        kind = "mxnet"
     else:
         loaded, kind = load_torch_file(source), "torch"
     if not isinstance(loaded, Mapping):

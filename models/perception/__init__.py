@@ -123,6 +123,12 @@ NETS: dict[str, NetEntry] = {
     "fan3d": NetEntry(
         "models.perception.faces.fan:load_fan_3d", ("fan3d", "fan_depth"), gpu=True, packages=_FAN
     ),
+    "retinaface_dense1103": NetEntry(
+        "models.perception.faces.retinaface_dense:load_retinaface_dense",
+        ("retinaface_dense1103",),
+        gpu=True,
+        packages=_CROPS,
+    ),
     "efficientnet_lite0": NetEntry(
         "models.perception.efficientnet_lite0:load_efficientnet_lite0",
         ("efficientnet_lite0",),
@@ -141,6 +147,11 @@ NETS: dict[str, NetEntry] = {
         packages=_WAV2VEC,
     ),
 }
+
+
+_REGRESSOR = "models.perception.faces.retinaface_dense"
+WEIGHTS_CHECKS = {"retinaface_dense1103": f"{_REGRESSOR}:check_weights_match_id"}
+"""Weights id -> "module:function" of (id, imported file); it raises InvalidFile for another net's file."""
 
 
 def net_on_backend(name: str, backend: str) -> str:

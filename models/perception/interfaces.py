@@ -73,8 +73,8 @@ class LandmarkPrediction(Struct, frozen=True, kw_only=True):
     landmarks3d: np.ndarray | None = None
     """(T,68,3) float32: x, y of `landmarks` and a depth in pixels; None from flat nets."""
     dense: np.ndarray | None = None
-    """(T,468,3) float32: the points of a face mesh, with a depth in pixels, smaller nearer; None from
-    others."""
+    """(T,m,3) float32: the dense points of a face, 468 of MediaPipe's mesh or 1,035 of HeadGAN's regressor,
+    with a depth in pixels, smaller nearer; None from others."""
     iris: np.ndarray | None = None
     """(T,2,5,2) float32, NaN where there is no face; the left of the image first: centre, toward the nose,
     top, toward the ear, bottom. None from others."""

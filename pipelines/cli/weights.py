@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 
 from models import MODELS
+from models.perception import WEIGHTS_CHECKS
 from models.spec import load_model_spec
 from models.weights import THIRD_PARTY_WEIGHTS, find_third_party_weights
 from pipelines.cli.options import PATH_PARAM_TYPE, STORE_OPTION
@@ -25,15 +26,16 @@ from storage.content_cache import is_writable
 
 
 def find_weights_file_check(weights_id: str) -> Callable[[Path], None] | None:
-    """What looks at a file before it is imported under this id, by the model that the weights are for; None
-    where they are no model's.
+    """What looks at a file before it is imported under this id, by the model or the net that the weights
+    are for; None where nothing looks at them.
     """
     for model in MODELS:
         for released in load_model_spec(model).released.values():
             if weights_id in released.files:
                 module = released.reader.partition(":")[0]
                 return partial(import_module(module).check_weights_match_id, weights_id)
-    return None
+    module, _, name = WEIGHTS_CHECKS.get(weights_id, "").partition(":")
+    return partial(getattr(import_module(module), name), weights_id) if module else None
 
 
 def export_to_released_layout(checkpoint: Path, folder: Path) -> list[Path]:

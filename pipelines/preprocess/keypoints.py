@@ -27,6 +27,7 @@ EXTRA_LANDMARKER_OUTPUT_FIELDS = {
     "fan3d": ("confidence", "landmarks3d"),
     "mesh468": ("confidence", "landmarks3d", "dense"),
     "mesh468_iris": ("confidence", "landmarks3d", "dense", "iris"),
+    "retinaface_dense1103": ("landmarks3d", "dense"),
 }
 """What a landmarker says besides the landmarks."""
 NETS_WITH_DTYPE = ("fan", "s3fd")
@@ -55,11 +56,13 @@ class KeypointsConfig(Struct, frozen=True, kw_only=True):
         "fan2d_flip",
         "fan25d",
         "fan3d",
+        "retinaface_dense1103",
     ] = "mesh468_iris"
     """Net that places the landmarks. mesh468: MediaPipe's 468 points, and 68 of them; mesh468_iris: with the
     eyelids, which the mesh alone does not see close (models/perception/faces/face_mesh.py). dlib68_precise
     jitters 30 % less than dlib68 and makes the stage three times as slow. fan*: face-alignment, see
-    models/perception/faces/fan.py; `reenact weights import fan2d FILE`."""
+    models/perception/faces/fan.py; `reenact weights import fan2d FILE`. retinaface_dense1103: HeadGAN's own
+    dense points, of LSFM's mesh; `reenact weights import retinaface_dense1103 A3-0070.params`."""
     detect_every: int = 3
     """Frames between detections; boxes between them are interpolated. Not smoothed: a box that lags behind a
     fast head costs far more (4.4 px with a median over 13 frames, 1.3 px without) than a box that jitters."""
