@@ -57,7 +57,8 @@ class SymbolWriter:
         rows, version = list(range(len(self.nodes) + 1)), {"mxnet_version": ["int", 10500]}
         heads = [[len(self.nodes) - 1, 0, 0]]
         return {
-            "nodes": self.nodes, "arg_nodes": arguments, "node_row_ptr": rows, "heads": heads, "attrs": version,
+            "nodes": self.nodes, "arg_nodes": arguments, "node_row_ptr": rows, "heads": heads,
+            "attrs": version,
         }  # fmt: skip
 
     def save(self, folder: Path, name: str = "A3", epoch: int = 70) -> Path:

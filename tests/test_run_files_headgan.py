@@ -109,6 +109,7 @@ def test_official_is_the_authors_code():
     assert section.net == official_architecture()
     assert section.terms == OFFICIAL_TERMS
     assert (section.identity, whole.fits["main"].identity) == ("frame", "frame")
+    assert (whole.fits["main"].alignments, whole.fits["main"].camera_target) == (5, "fitted")
     assert whole.speech["main"].audio_align == "official"
     for phase in section.phases.values():
         assert phase.loss_weights["mask"] == 10
@@ -145,3 +146,14 @@ def test_wav2vec_is_heard_over_eight_frames_and_normalised():
     whole = config("headgan_wav2vec")
     assert whole.headgan.net.audio == whole.speech["main"].size == 768
     assert whole.headgan.hearing == AudioFeatureConfig(window=8, normalise=True)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_row_fits_algorithm_1_to_dense_points(name):
+    whole = config(name)
+    fit, keypoints = whole.fits[whole.headgan.fits], whole.keypoints
+    assert (fit.backend, fit.points) == ("algorithm1", "dense")
+    assert "dense" in keypoints[fit.keypoints].writes
+    train = build_graph(whole).nodes["train.headgan.adversarial"]
+    assert {"fit3dmm", "keypoints"} <= set(train.config), "a checkpoint records both"
+    assert train.config["keypoints"] == f"keypoints.{fit.keypoints}"
