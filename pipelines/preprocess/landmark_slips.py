@@ -41,11 +41,11 @@ MOVED_SHARE = 0.5
 """Share of the limit beyond which one other box is no proof: two more are asked."""
 SLIP_LIMITS = {
     "dlib68": 0.04, "dlib68_precise": 0.04, "mesh468": 0.1, "mesh468_iris": 0.1,
-    "fan2d": 0.08, "fan2d_flip": 0.08, "fan25d": 0.08, "fan3d": 0.08,
+    "fan2d": 0.08, "fan2d_flip": 0.08, "fan25d": 0.08, "fan3d": 0.08, "retinaface_dense1103": 0.08,
 }  # fmt: skip
 """Slip, in lengths of the face, beyond which a frame's landmarks are not used, by landmarker. dlib68's and
-mesh468's are measured (models/perception/README.md); fan*'s, whose weights were not at hand, is what counts
-as wrong."""
+mesh468's are measured (models/perception/README.md); the others', whose weights were not at hand, is what
+counts as wrong."""
 
 
 class OtherBox(NamedTuple):
