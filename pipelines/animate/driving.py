@@ -204,11 +204,13 @@ class VideoDriver:
             if not frames:
                 return
             boxes = boxes_in_crop(self.track, self.track.boxes_at_seconds(np.array(seconds)), self.side)
-            self.indices += indices
-            self.has_face += face_presence_mask(boxes).tolist()
             speech = None if self.speech is None else self.speech[indices]
             faces = FaceFrames(frames=np.stack(frames), boxes=boxes, audio_features=speech)
-            yield add_landmarks_to_faces(faces, self.landmarker, self.reenactor.reads)
+            faces, slipped = drop_slipped_landmarks(faces, self.landmarker, self.reenactor.reads)
+            self.slipped += slipped
+            self.indices += indices
+            self.has_face += face_presence_mask(faces.boxes).tolist()
+            yield faces
 
     def motions(self, on_faces: FacesCallback | None = None) -> Iterator[Motion]:
         """Models that want the whole video are given all frames as they are. For others, frames without a
@@ -240,6 +242,11 @@ class VideoDriver:
             else:
                 yield select_motion_frames(concat_motions([last, motion]), (place + 1).tolist())
             last = select_motion_frames(motion, [-1])
+        if last is None and waiting:
+            raise UserError(
+                f"{self.path}: none of {waiting} frames has a face that drives; landmarks slip in "
+                f"{self.slipped} of them (pipelines/preprocess/landmark_slips.py)"
+            )
 
 
 def face_presence_mask(boxes: np.ndarray) -> np.ndarray:
@@ -273,18 +280,24 @@ def add_landmarks_to_faces(
     return replace(faces, landmarks=found.landmarks, **{name: getattr(found, name) for name in wanted})
 
 
-def drop_slipped_landmarks(faces: FaceFrames, landmarker: Landmarker | None) -> tuple[FaceFrames, int]:
-    """Frames of a video in a row with their landmarks, if there is a landmarker, and the number of those
-    whose landmarks slip: they have neither landmarks nor a box, as frames without a face."""
+def drop_slipped_landmarks(
+    faces: FaceFrames, landmarker: Landmarker | None, reads: Collection[str] = ()
+) -> tuple[FaceFrames, int]:
+    """Frames of a video in a row with their landmarks and the other points among `reads`, if there is a
+    landmarker, and the number of those whose landmarks slip: they have neither points nor a box, as frames
+    without a face."""
     limit = None if landmarker is None else SLIP_LIMITS.get(landmarker.name)
     if landmarker is None or limit is None:
-        return add_landmarks_to_faces(faces, landmarker), 0
+        return add_landmarks_to_faces(faces, landmarker, reads), 0
     found = landmarker.predict(faces.frames, faces.boxes)
     every = np.ones(len(faces.frames), bool)
     slipped = find_slip(faces.frames, faces.boxes, None, every, found, landmarker, limit) > limit
-    landmarks, boxes = found.landmarks.copy(), faces.boxes.copy()
-    landmarks[slipped], boxes[slipped] = np.nan, np.nan
-    return replace(faces, landmarks=landmarks, boxes=boxes), int(slipped.sum())
+    kept: dict[str, np.ndarray] = {"landmarks": found.landmarks, "boxes": faces.boxes}
+    kept |= {name: getattr(found, name) for name in POINT_FIELDS if name in reads}
+    for name, values in kept.items():
+        kept[name] = values.copy()
+        kept[name][slipped] = np.nan
+    return replace(faces, **kept), int(slipped.sum())
 
 
 def select_face_frames(faces: FaceFrames, mask: np.ndarray) -> FaceFrames:

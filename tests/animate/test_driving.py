@@ -10,16 +10,20 @@ from PIL import Image
 
 from models.perception.interfaces import LandmarkPrediction
 from models.reenactor import FaceFrames
+from pipelines import media
 from pipelines.animate.driving import (
+    VideoDriver,
     constant_timeline,
     drop_slipped_landmarks,
     face_presence_mask,
     parse_fps_array,
     prefetch,
     read_motion_arrays,
+    track_driving_face,
 )
 from pipelines.animate.face import cut_portrait
 from pipelines.errors import UserError
+from pipelines.media.encoding import read_timeline
 from tests.animate.stand_ins import (
     CLIPS,
     SINE,
@@ -212,3 +216,57 @@ def test_driving_frames_whose_landmarks_slip_are_frames_without_a_face():
     assert found.landmarks is not None
     assert np.isfinite(found.landmarks).all((1, 2)).tolist() == [True, False, True]
     assert drop_slipped_landmarks(faces, None)[0] is faces
+
+
+class SlippingInFrames:
+    """Looks at faces twice; in some frames of a video, which it is shown in order, its two looks differ."""
+
+    name = "mesh468"
+
+    def __init__(self, slipping):
+        self.slipping, self.shown = slipping, 0
+
+    def predict(self, frames, boxes, rolls=None, detected=None):
+        numbers = self.shown + np.arange(len(frames))
+        self.shown += len(frames)
+        points = np.random.default_rng(0).uniform(20, 60, (68, 3)) + np.zeros((len(frames), 1, 1))
+        points[:, [36, 45, 27, 33], :2] = [[20, 30], [60, 30], [40, 30], [40, 45]]
+        before = points[..., :2] + 40.0 * np.isin(numbers, self.slipping)[:, None, None]
+        flat, before = points[..., :2].astype(np.float32), before.astype(np.float32)
+        return LandmarkPrediction(landmarks=flat, dense=points.astype(np.float32), previous_pass=before)
+
+
+@pytest.fixture(scope="module")
+def driver_of(moving, nets, tmp_path_factory):
+    """Frames whose landmarks slip -> what drives a model that reads landmarks and dense points."""
+    path = encode(tmp_path_factory.mktemp("slips") / "drives.mp4", moving[:20])
+    probed = media.probe_file(path)
+    times = read_timeline(path, 0.0)
+    track, _ = track_driving_face(path, probed, times, CLIPS, nets.detector, lambda text: None)
+
+    def make_driver(slipping):
+        model = Mirror()
+        model.reads = ("landmarks", "dense")
+        return VideoDriver(path, probed, times, track, 64, model, SlippingInFrames(slipping))
+
+    return make_driver
+
+
+@pytest.mark.parametrize("slipping", [[], [5, 6, 12], [0, 19], [*range(7, 17)]])
+def test_a_video_is_not_driven_by_frames_whose_landmarks_slip(driver_of, slipping):
+    driver = driver_of(slipping)
+    batches = list(driver.faces())
+    for name in ("boxes", "landmarks", "dense"):
+        values = np.concatenate([getattr(batch, name) for batch in batches])
+        assert np.flatnonzero(np.isnan(values.reshape(20, -1)).all(1)).tolist() == slipping
+        assert np.isfinite(np.delete(values, slipping, axis=0)).all()
+    assert driver.slipped == len(slipping)
+    assert np.flatnonzero(np.logical_not(driver.has_face)).tolist() == slipping
+
+
+def test_a_video_whose_landmarks_slip_in_every_frame_drives_nothing(driver_of):
+    driver = driver_of(range(20))
+    with pytest.raises(
+        UserError, match=r"drives\.mp4: none of 20 frames has a face that drives; landmarks sl"
+    ):
+        list(driver.motions())
