@@ -85,15 +85,17 @@ def embed_identity(
     nets: Mapping[str, object],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
-    """Clips and their landmarks -> `embeddings` (K,D) float32; (0,0) of a clip without a face. Rejected where
-    no clip of the recording has landmarks."""
+    """Clips and their landmarks -> `embeddings` (K,D) float32; (0,0) of a clip without a face, or that
+    keypoints left out. Rejected where no clip of the recording has landmarks."""
     net = cast("LandmarkFaceEmbedder", nets[config.net])
     how = perception_inference_settings(runtime, "float32")
     net.configure_inference(how)
-    clips = inputs["clips"]
-    seen = 0
+    clips, keypoints = inputs["clips"], inputs["keypoints"]
+    placed, seen = set(keypoints.keys), 0
     for key in clips.keys:
-        landmarks = inputs["keypoints"].read(key, ["landmarks"])["landmarks"]
+        landmarks = np.empty((0, 68, 2), np.float32)
+        if key in placed:
+            landmarks = keypoints.read(key, ["landmarks"])["landmarks"]
         at = spread_over_frames_with_landmarks(landmarks, config.frames)
         embeddings = np.empty((0, 0), np.float32)
         if len(at):

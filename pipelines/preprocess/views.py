@@ -85,15 +85,18 @@ def cut_ffhq256(
     affine, frame_at.
 
     Frames without landmarks, with one outside the recording, or whose square is smaller than `min_size`, are
-    left out, and clips in which none is left; Rejected no_view if that goes for all of them.
+    left out, and clips in which none is left, or that keypoints left out as theirs slip; Rejected no_view if
+    that goes for all of them.
     """
     raw = inputs["download"][0]
+    landmarks = {sample["__key__"]: sample["landmarks"] for sample in inputs["keypoints"]}
     clips = 0
     with media.open_as_local_file(raw["video"]) as path:
-        for clip, points in zip(inputs["clips"], inputs["keypoints"], strict=True):
-            if clip["__key__"] != points["__key__"]:
-                raise ValueError(f"landmarks of {points['__key__']} beside clip {clip['__key__']}")
-            sample = _align_clip(path, raw["probe"], clip, points["landmarks"], config)
+        for clip in inputs["clips"]:
+            points = landmarks.get(clip["__key__"])
+            if points is None:
+                continue
+            sample = _align_clip(path, raw["probe"], clip, points, config)
             if sample is not None:
                 clips += 1
                 yield sample

@@ -66,6 +66,17 @@ def test_a_clip_without_a_face_keeps_its_place_with_no_embedding(net, walking_fa
     encode_sample(found[1])
 
 
+def test_a_clip_that_keypoints_left_out_keeps_its_place_with_no_embedding(net, walking_face):
+    frames, landmarks = walking_face
+    keys = ("ann#rec#000000#000006", "ann#rec#000006#000012")
+    samples = {
+        "clips": UnitSamples([{"__key__": key, "frames": frames} for key in keys]),
+        "keypoints": UnitSamples([{"__key__": keys[0], "landmarks": landmarks}]),
+    }
+    found = list(embed_identity(samples, CONFIG, {"dlib_resnet": net}, RUNTIME))
+    assert [(one["__key__"], len(one["embeddings"])) for one in found] == [(keys[0], 4), (keys[1], 0)]
+
+
 def test_a_recording_without_any_face_is_rejected(net, walking_face):
     frames, landmarks = walking_face
     with pytest.raises(Rejected, match="no_face: none of the 1 clips has landmarks in any frame"):

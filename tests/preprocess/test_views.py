@@ -141,6 +141,15 @@ def test_vox_max_keeps_the_recordings_pixels_up_to_the_cap(video):
     assert view["frames"].decode().shape == (50, 144, 144, 3)
 
 
+def test_clips_that_keypoints_left_out_have_no_faces_cut(video):
+    settings = config()
+    inputs = inputs_of(video, [100, 40, 260, 200], settings)
+    (first,) = inputs["clips"]
+    inputs["clips"] = [first | {"__key__": "ann#rec#000000#000001"}, first]
+    (view,) = cut_ffhq256(inputs, settings.views.ffhq256, {}, RUNTIME)
+    assert view["__key__"] == first["__key__"]
+
+
 @pytest.mark.parametrize("name", ["vox_max", "vox512"])
 def test_clips_of_small_squares_are_left_out(video, name):
     settings = config()
