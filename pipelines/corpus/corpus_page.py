@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 THUMBNAIL_SIZE = 192
 DUPLICATE_RECORDING_REJECT_CODE = "duplicate_content"
 """Code of recordings that the list leaves out because their file is another's."""
+LANDMARKS_SLIP_REJECT_CODE, NO_FIT_REJECT_CODE = "landmarks_slip", "no_fit"
+"""Codes under which keypoints and fit3dmm leave out recordings, and single clips of them."""
 MAX_LISTED_RESOLUTIONS = 8
 """Sizes of recordings listed by name."""
 MAX_LISTED_SLIPPED_CLIPS = 12
@@ -155,12 +157,16 @@ def _reject_table(facts: CorpusStatistics) -> str:
             '<p class="soft small">Tracks that made no clip in recordings that made others, of the sampled '
             f"clips: {lost}.</p>"
         )
-    if facts.unfitted:
-        some = ", ".join(escape_html(key) for key in facts.unfitted[:MAX_REJECT_EXAMPLES])
-        text += (
-            f'<p class="soft small">Clips that fit3dmm left out of recordings in which it kept others: '
-            f"<code>no_fit</code> {len(facts.unfitted):,} ({some}).</p>"
-        )
+    for node, code, keys in (
+        ("keypoints", LANDMARKS_SLIP_REJECT_CODE, facts.slipped_out),
+        ("fit3dmm", NO_FIT_REJECT_CODE, facts.unfitted),
+    ):
+        if keys:
+            some = ", ".join(escape_html(key) for key in keys[:MAX_REJECT_EXAMPLES])
+            text += (
+                f'<p class="soft small">Clips that {node} left out of recordings in which it kept others: '
+                f"<code>{code}</code> {len(keys):,} ({some}).</p>"
+            )
     return text
 
 
@@ -269,6 +275,11 @@ def _slips(facts: CorpusStatistics, pictures: Sequence[tuple[str, np.ndarray]]) 
         f"{facts.slip_frames:,} frames ({share}), of {len(facts.slipped_clips):,} clips, they lie too far "
         "apart to be trusted: these frames have none, and their fits are bridged or do not count.</p>"
     )
+    if facts.slipped_out:
+        text += (
+            '<p class="soft small">Clips that are left out besides, as theirs do in more than the share '
+            f"<code>keypoints.NAME.max_slipped</code> of their frames: {len(facts.slipped_out):,}.</p>"
+        )
     if not pictures:
         return text
     of = {one.key: one for one in facts.slipped_clips}

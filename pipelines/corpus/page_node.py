@@ -24,7 +24,7 @@ from pipelines.corpus.statistics import (
     CORPUS_STATISTICS_STAGES,
     MAX_SAMPLED_CLIPS,
     THUMBNAIL_COUNT,
-    clips_without_fit,
+    clips_left_out,
     compute_corpus_statistics,
     corpus_mlflow_metrics,
     count_dropped_tracks,
@@ -67,7 +67,12 @@ def make_corpus_page(ctx: NodeContext) -> None:
         values=facts.values | values,
         expression=expression,
         dropped=count_dropped_tracks(clips, keys),
-        unfitted=clips_without_fit(clips, families["fit3dmm"]) if "fit3dmm" in families else [],
+        unfitted=(
+            clips_left_out(families.get("keypoints", clips), families["fit3dmm"])
+            if "fit3dmm" in families
+            else []
+        ),
+        slipped_out=clips_left_out(clips, families["keypoints"]) if "keypoints" in families else [],
     )
     thumbnails = [(key, clip_thumbnail(families, key)) for key in subsample_keys(clips.keys, THUMBNAIL_COUNT)]
     findings = read_identity_findings(ctx.inputs)
@@ -82,6 +87,8 @@ def make_corpus_page(ctx: NodeContext) -> None:
     (ctx.out / "corpus.json").write_text(text + "\n")
     if slip_frames:
         share = f"landmarks slip in {facts.slipped_frames:,} of {slip_frames:,} frames"
+        if facts.slipped_out:
+            share += f"; clips left out as theirs do too often: {len(facts.slipped_out):,}"
         ctx.report_progress(len(keys), len(keys), f"{len(keys):,} clips, {share}")
     ctx.log_metrics(corpus_mlflow_metrics(facts) | (findings_mlflow_metrics(findings) if findings else {}))
 

@@ -142,6 +142,9 @@ class CorpusStatistics:
     """Of those: frames whose landmarks slip, and are left out."""
     slipped_clips: list[SlippedClip] = field(default_factory=list)
     """Sampled clips with such frames, those with the largest share first."""
+    slipped_out: list[str] = field(default_factory=list)
+    """Clips that keypoints left out, as they slip in too many frames, of recordings in which it kept others;
+    those of a recording that lost all are counted as its reject."""
     values: dict[str, list[float]] = field(default_factory=dict)
     """Distributions by name; see `measure_clips`."""
     expression: list[list[float]] = field(default_factory=list)
@@ -171,6 +174,7 @@ def corpus_mlflow_metrics(facts: CorpusStatistics) -> dict[str, float]:
         "interlaced": facts.interlaced,
         "shared_identities": len(facts.shared),
         "unfitted": len(facts.unfitted),
+        "slipped_out": len(facts.slipped_out),
     }
     if facts.slip_frames:
         found["slipped_frames_percent"] = 100 * facts.slipped_frames / facts.slip_frames
@@ -414,10 +418,11 @@ def count_dropped_tracks(clips: Family, keys: Sequence[str]) -> dict[str, int]:
     return _tally(lost.elements())
 
 
-def clips_without_fit(clips: Family, fits: Family) -> list[str]:
-    """Keys of clips without a fit in recordings that have other fits; a recording without any is rejected."""
-    some = {fits.recording_of(key) for key in fits.keys}
-    return [key for key in clips.keys if key not in fits and clips.recording_of(key) in some]
+def clips_left_out(given: Family, kept: Family) -> list[str]:
+    """Keys that a stage was given and has not kept, of recordings in which it kept others: one of which it
+    kept nothing is rejected."""
+    some = {kept.recording_of(key) for key in kept.keys}
+    return [key for key in given.keys if key not in kept and given.recording_of(key) in some]
 
 
 def summarize_statistics(facts: CorpusStatistics) -> dict[str, Any]:

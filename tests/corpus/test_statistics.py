@@ -101,9 +101,26 @@ def test_keypoints_that_were_found_once_have_no_slips(make_family, clips):
 def test_clips_that_lost_their_fit_beside_others_are_named(make_family):
     keys = [f"a#{recording}#{at:06d}#{at + 9:06d}" for recording in ("r", "s") for at in (0, 9)]
     clips, fits = make_family(dict.fromkeys(keys)), make_family(dict.fromkeys(keys[1:2]))
-    assert statistics.clips_without_fit(clips, fits) == keys[:1]  # s has none: a reject of its own
+    assert statistics.clips_left_out(clips, fits) == keys[:1]  # s has none: a reject of its own
     facts = dataclasses.replace(statistics.CorpusStatistics(**EMPTY), unfitted=keys[:1])
     assert f"<code>no_fit</code> 1 ({keys[0]})" in corpus_page._reject_table(facts)
+
+
+def test_clips_whose_landmarks_slip_too_often_are_named_and_have_not_lost_their_fit(make_family):
+    keys = [f"a#r#{at:06d}#{at + 9:06d}" for at in (0, 9, 18)]
+    clips, placed, fits = (make_family(dict.fromkeys(some)) for some in (keys, keys[1:], keys[2:]))
+    assert statistics.clips_left_out(clips, placed) == keys[:1]
+    assert statistics.clips_left_out(placed, fits) == keys[1:2]
+    facts = dataclasses.replace(
+        statistics.CorpusStatistics(**EMPTY), slipped_out=keys[:1], slip_frames=9, unfitted=keys[1:2]
+    )
+    table = corpus_page._reject_table(facts)
+    assert (
+        f"keypoints left out of recordings in which it kept others: <code>landmarks_slip</code> 1 ({keys[0]})"
+        in table
+    )
+    assert f"<code>no_fit</code> 1 ({keys[1]})" in table
+    assert "max_slipped</code> of their frames: 1." in corpus_page._slips(facts, [])
 
 
 def test_each_expression_coefficient_has_its_spread(facts):
