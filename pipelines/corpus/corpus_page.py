@@ -269,12 +269,16 @@ def _slips(facts: CorpusStatistics, pictures: Sequence[tuple[str, np.ndarray]]) 
     if not facts.slip_frames:
         why = "<code>keypoints.NAME.max_slip</code> is 0, or the run has no landmarks"
         return f'<p class="soft">Not measured: {why}.</p>'
-    share = f"{100 * facts.slipped_frames / facts.slip_frames:.2f} %"
-    text = (
-        f'<p class="soft small">Landmarks are found twice, from two boxes. In {facts.slipped_frames:,} of '
-        f"{facts.slip_frames:,} frames ({share}), of {len(facts.slipped_clips):,} clips, they lie too far "
-        "apart to be trusted: these frames have none, and their fits are bridged or do not count.</p>"
-    )
+    if facts.slipped_frames:
+        share = f"{100 * facts.slipped_frames / facts.slip_frames:.2f} %"
+        found = (
+            f"In {facts.slipped_frames:,} of {facts.slip_frames:,} frames ({share}), of "
+            f"{len(facts.slipped_clips):,} clips, they lie too far apart to be trusted: these frames have "
+            "none, and their fits are bridged or do not count."
+        )
+    else:
+        found = f"In none of {facts.slip_frames:,} frames do they lie too far apart to be trusted."
+    text = f'<p class="soft small">Landmarks are found twice, from two boxes. {found}</p>'
     if facts.slipped_out:
         text += (
             '<p class="soft small">Clips that are left out besides, as theirs do in more than the share '

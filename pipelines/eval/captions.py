@@ -15,7 +15,8 @@ BASELINE_TEXTS: dict[str, str] = {
 LOSSLESS_FRAMES_TEXT = (
     "Sources, driving frames and ground truth were cut from the recordings, which are compressed as their "
     "source has them, and kept without loss: since then nothing scored has been through a lossy codec, but "
-    "for the baseline codec, and frames of other code that came as video or JPEG."
+    "for the baseline codec, and frames of other code that came as video or JPEG. Landmarks and fits by "
+    "which models are driven were found in the clips as they are stored."
 )
 LOSSY_FRAMES_TEXT = (
     "Sources, driving frames and ground truth are the clips as they are stored: cut from the recordings and "

@@ -120,7 +120,9 @@ def test_clips_whose_landmarks_slip_too_often_are_named_and_have_not_lost_their_
         in table
     )
     assert f"<code>no_fit</code> 1 ({keys[1]})" in table
-    assert "max_slipped</code> of their frames: 1." in corpus_page._slips(facts, [])
+    slips = corpus_page._slips(facts, [])
+    assert "In none of 9 frames do they lie too far apart" in slips
+    assert "max_slipped</code> of their frames: 1." in slips
 
 
 def test_each_expression_coefficient_has_its_spread(facts):
