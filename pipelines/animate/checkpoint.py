@@ -6,7 +6,7 @@ import importlib
 import json
 import reprlib
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -223,7 +223,7 @@ def model_source_from_run(
     name = model or config.models[0]
     if getattr(config, name).weights:
         return _released_of_run(session, name)
-    found = _current(session, name) or _newest(
+    found = _current(session, name, log) or _newest(
         session, name, partial(format_command, "why", run_file, sets), log
     )
     if found is None:
@@ -288,16 +288,16 @@ def _differences(of_run: Mapping[str, Any], recorded: Mapping[str, Any]) -> str:
     return ", ".join(found)
 
 
-def _current(session: RunSession, model: str) -> tuple[str, Path] | None:
+def _current(session: RunSession, model: str, log: Log) -> tuple[str, Path] | None:
     """The last phase whose node is cached."""
     plans = session.make_planner().plan()
     session.save_caches()
     for node in _phases(session, model):
         artifact = plans[node].artifact
         if artifact is not None:
-            which = CHECKPOINT_FILES[session.config.eval.checkpoint]
-            path = artifact.path(which if which in artifact.files else CHECKPOINT_FILES["last"])
+            path = artifact.path(_checkpoint_file(session, artifact.files))
             if "architecture" in read_checkpoint_metadata(path):
+                _tell_if_no_best(session, node, path, log)
                 return node, path
     return None
 
@@ -316,14 +316,27 @@ def _newest(session: RunSession, model: str, why: Callable[..., str], log: Log) 
             if entry.name == "record.json"
         )
         for _, folder in reversed(dated):
-            path = store.fetch(f"{folder}/{CHECKPOINT_FILES['last']}")
+            files = {entry.name for entry in store.list(folder)}
+            path = store.fetch(f"{folder}/{_checkpoint_file(session, files)}")
             if "architecture" in read_checkpoint_metadata(path):
+                _tell_if_no_best(session, node, path, log)
                 log(
                     f"{node} {folder.rsplit('/', 1)[1][:8]} is the newest in the store, trained with other "
                     f"settings, data or code than now: `{why(node)}`"
                 )
                 return node, path
     return None
+
+
+def _checkpoint_file(session: RunSession, files: Collection[str]) -> str:
+    """Of what a phase published, what `eval.checkpoint` asks for, else the last weights."""
+    wanted = CHECKPOINT_FILES[session.config.eval.checkpoint]
+    return wanted if wanted in files else CHECKPOINT_FILES["last"]
+
+
+def _tell_if_no_best(session: RunSession, node: str, path: Path, log: Log) -> None:
+    if path.name != CHECKPOINT_FILES[session.config.eval.checkpoint]:
+        log(f"{node} kept no best weights, for which eval.checkpoint asks: its last ones are used")
 
 
 def _phases(session: RunSession, model: str) -> list[str]:

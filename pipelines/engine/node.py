@@ -38,6 +38,8 @@ class UsedCheckpoints(Struct, frozen=True):
     """"module:function" of ({role: local Path}) -> object."""
     files: Mapping[str, tuple[str, str]]
     """Role, as the loader knows it -> (node, name of a file that it publishes)."""
+    without_file: str = ""
+    """What it means, and what to do, where a node has published no such file; for people."""
 
 
 class Node(Struct, frozen=True, kw_only=True):

@@ -158,12 +158,16 @@ class Planner:
         return [name for name in plan.node.upstream if not plans[name].has_artifact]
 
     def input_digests(self, plan: NodePlan, plans: Mapping[str, NodePlan]) -> dict[str, str]:
-        """Role -> digest of what is known: of an artifact its content, of a file that is used its sha256."""
+        """Role -> digest of what is known: of an artifact its content, of a file that is used its sha256.
+        UserError for a file that was not published."""
         read = {role: plans[read.node].artifact for role, read in plan.node.reads.items()}
         found = {role: artifact.digest for role, artifact in read.items() if artifact}
         for name, use in plan.node.uses.items():
             for role, (upstream, file) in use.files.items():
                 if (artifact := plans[upstream].artifact) is not None:
+                    if file not in artifact.sums:
+                        what = f"{plan.node.name} uses {file} of {upstream}, which published none"
+                        raise UserError("; ".join(part for part in (what, use.without_file) if part))
                     found[f"{name}.{role}"] = artifact.sums[file]
         return found
 

@@ -46,7 +46,8 @@ class EvalConfig(Struct, frozen=True, kw_only=True):
     methods: dict[str, ExternalMethodConfig] = field(default_factory=dict)
     """Name -> a method of other code, compared with the models: its frames lie in a folder."""
     checkpoint: Literal["last", "best"] = "last"
-    """Of the model's last phase: its last step, or the step of the best validation PSNR."""
+    """Of the model's last phase: its last step, or the step of its best validation, by PSNR unless `best` of
+    the phase names another figure. Of released weights there is one set."""
 
     def __post_init__(self) -> None:
         check_scored_family_name(self.frames_from)

@@ -19,6 +19,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from models.errors import InvalidSettings
 from models.spec import FamilyFields, ModelSpec
 from pipelines.engine.node import Read, UsedCheckpoints
 from pipelines.errors import UserError
@@ -48,6 +49,7 @@ PAIR_RECORDING_COLUMNS = {
 """Side -> the column of the table of pairs that names the recordings of its clips."""
 SCORED_FRAMES_ROLE = "scored_frames"
 """Role of the view whose frames stand for those of the clips."""
+NO_BEST_WEIGHTS = "no validation of it chose best weights; set eval.checkpoint to last"
 GENERATED_CODEC = "png"
 """Codec of generated frames: without loss."""
 
@@ -249,9 +251,9 @@ class _ProtocolNodes(Struct, frozen=True):
 
     def _model(self, model: EvaluatedModelSpec) -> None:
         config = self.run.config
-        name = CHECKPOINT_FILES[config.eval.checkpoint]
-        files = {role: (node, name) for role, node in model.checkpoints.items()}
-        use = UsedCheckpoints("pipelines.eval.evaluated_models:load_evaluated_model", files)
+        files = {role: (node, self._checkpoint_file(model, node)) for role, node in model.checkpoints.items()}
+        load = "pipelines.eval.evaluated_models:load_evaluated_model"
+        use = UsedCheckpoints(load, files, NO_BEST_WEIGHTS)
         reads: dict[str, Read] = {}
         for side, corpus in self.sides.items():
             own = self.run.resolve_model_reads(model.name, model.reads, corpus)
@@ -263,6 +265,24 @@ class _ProtocolNodes(Struct, frozen=True):
                        code=(model.spec.inference,), nets=model.nets, packages=("torch", "scipy"),
                        cpu=config.runtime.eval_cpus, gpu=int(config.runtime.use_gpu))
         # fmt: on
+
+    def _checkpoint_file(self, model: EvaluatedModelSpec, node: str) -> str:
+        """The file of a phase that is evaluated; released weights are the only ones. InvalidSettings where
+        the best weights are asked for of a phase whose settings keep none."""
+        config = self.run.config
+        if model.kind == "released" or config.eval.checkpoint == "last":
+            return CHECKPOINT_FILES["last"]
+        name = node.rpartition(".")[2]
+        phase, where = getattr(config, model.name).phases[name], f"{model.name}.phases.{name}"
+        if phase.best is None:
+            problem = f"{where}.best is null"
+        elif phase.validate_every > phase.steps:
+            problem = f"{where} validates every {phase.validate_every} of its {phase.steps} steps"
+        else:
+            return CHECKPOINT_FILES["best"]
+        raise InvalidSettings(
+            f"eval.checkpoint best: {problem}, so that there are no best weights; set eval.checkpoint to last"
+        )
 
     def _features(self, methods: list[str]) -> list[str]:
         """A node for each method and feature that the run's metrics read -> those features."""

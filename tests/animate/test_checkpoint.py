@@ -31,6 +31,28 @@ def test_a_run_gives_its_last_trained_phase_and_its_way_of_cropping(
     assert found.load("cpu", "fp32").provenance == {"net": "untrained"}
 
 
+def test_the_best_weights_are_animated_where_the_run_asks_for_them_and_there_are_any(
+    checkpoint, tmp_path, monkeypatch, messages
+):
+    monkeypatch.setenv("REENACT_STORE", str(tmp_path / "store"))
+    run = Path(__file__).parents[2] / "configs" / "run" / "demo.yaml"
+    folder = tmp_path / "store" / "whole" / "train.fsrt.warmup" / f"{'a' * 32}-000000006"
+    folder.mkdir(parents=True)
+    for name in ("model.safetensors", "best.safetensors"):
+        (folder / name).write_bytes(checkpoint.read_bytes())
+    (folder / "record.json").write_text("{}")
+
+    def used() -> str:
+        found = checkpoints.model_source_from_run(run, ("eval.checkpoint=best",), None, messages.append)
+        return found.files[""].name
+
+    assert used() == "best.safetensors"
+    assert not [text for text in messages if "no best weights" in text]
+    (folder / "best.safetensors").unlink()
+    assert used() == "model.safetensors"
+    assert [text for text in messages if "train.fsrt.warmup kept no best weights" in text]
+
+
 def test_a_model_without_a_run_sees_faces_by_dlib_where_it_is_told_to(checkpoint, tmp_path, messages):
     store = Store(str(tmp_path))
     found = checkpoints.model_source_from_checkpoint(checkpoint, None, store, messages.append)

@@ -5,8 +5,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from pipelines.engine.node import Node, Read
+from pipelines.engine.node import Graph, Node, Read, UsedCheckpoints
 from pipelines.engine.node_plan import NodePlan
+from pipelines.errors import UserError
 from pipelines.runs.plan_table import print_plan_table
 
 EVERYTHING = {"double", "add", "total", "report", "side"}
@@ -137,3 +138,22 @@ def test_a_keyed_node_over_an_input_without_units_is_an_error_of_the_graph(proje
 
 def test_a_forced_keyed_node_says_that_it_is_forced(ran):
     assert ran.plan(force=frozenset({"add"}))["add"].reasons == ["forced"]
+
+
+def test_a_used_file_that_was_not_published_is_the_users_to_mend(ran, monkeypatch):
+    """Whether it is depends on what its node found, so that the graph cannot know."""
+
+    def graph() -> Graph:
+        made = plain()
+        use = UsedCheckpoints(f"{ran.package}.nodes:log", {"net": ("total", "best.txt")}, "set that to last")
+        made.add(Node(name="each", kind="keyed", run=f"{ran.package}.nodes:add", units="listing",
+                      reads={"double": Read("double", ("clip",))}, uses={"model": use}))  # fmt: skip
+        return made
+
+    plain = ran.graph
+    monkeypatch.setattr(ran, "graph", graph)
+    sentence = "each uses best.txt of total, which published none; set that to last"
+    with pytest.raises(UserError, match=sentence):
+        ran.plan()
+    outcome = ran.run()
+    assert (str(outcome.error), outcome.exit_code) == (sentence, 2)

@@ -201,6 +201,28 @@ def test_the_checkpoint_asked_for_is_used():
     assert use.files == {"renderer": ("train.fsrt.adversarial", "best.safetensors")}
 
 
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ("fsrt.phases.adversarial.best=null", r"fsrt\.phases\.adversarial\.best is null"),
+        (
+            "fsrt.phases.adversarial.validate_every=17",
+            r"fsrt\.phases\.adversarial validates every 17 of its 16 steps",
+        ),
+    ],
+)
+def test_the_best_weights_of_a_phase_that_keeps_none_are_refused_before_it_trains(setting, problem):
+    with pytest.raises(InvalidSettings, match=f"eval.checkpoint best: {problem}, .*checkpoint to last"):
+        graph_of("eval.checkpoint=best", setting)
+    assert graph_of(setting)
+
+
+def test_released_weights_are_the_best_and_the_last_of_theirs():
+    graph = graph_of("models=[fsrt]", "fsrt.weights=fsrt_vox", "eval.checkpoint=best")
+    use = graph["generate.fsrt.self"].uses["model"]
+    assert use.files == {"renderer": ("release.fsrt", "model.safetensors")}
+
+
 def test_what_takes_less_time_than_a_worker_needs_to_start_gets_few_workers(graph):
     light = {name for name in graph.nodes if graph[name].light}
     assert light == {
