@@ -67,24 +67,35 @@ def train_phase(ctx: NodeContext, model: str, phase: str) -> None:
     if any(step > settings.steps for step in StepCheckpoints(ctx.scratch).steps()):  # a longer run's
         ctx.set_scratch_subfolder(f"steps-{settings.steps}")
     job = make_train_job(ctx, model, phase, train, held_out)
-    prepare_training_work_folder(ctx, model, job.phase)
     tell_cross_pairs(ctx, job, spec.tasks[phase].task)
+    prepare_training_work_folder(ctx, model, job.phase)
     if follow_training(ctx, job, partial(run_training_workers, ctx, job)):
         publish_checkpoint(ctx, job)
 
 
 def tell_cross_pairs(ctx: NodeContext, job: TrainJobSpec, task: str) -> None:
-    """Say once what validation shows of two people. task: "module:class"."""
+    """Say once what validation shows of two people. task: "module:class". InvalidSettings, before any work,
+    where it shows nothing and the best weights are to follow it."""
     from models.task import CrossReenactmentTask
     from pipelines.train.cross_validation import why_no_cross_pairs
+    from pipelines.train.validation_figures import CROSS_PREFIX
 
-    if not job.phase.validation_cross_samples or not issubclass(
+    shows_pairs = issubclass(
         resolve_entry_point(task),  # pyright: ignore[reportArgumentType]
         CrossReenactmentTask,
-    ):
-        return
+    )
     split = "held-out" if job.held_out else "training"
-    if why := why_no_cross_pairs(job.held_out or job.train):
+    why = why_no_cross_pairs(job.held_out or job.train)
+    best = job.phase.best
+    if best and best.figure.startswith(CROSS_PREFIX) and (why or not shows_pairs):
+        problem = f"{why} in the {split} split" if shows_pairs else "this phase cannot show another's motion"
+        raise InvalidSettings(
+            f"{job.node}: best.figure {best.figure!r} is of pairs of two people, and there are none: "
+            f"{problem}; name a figure of self-reenactment, or set best to null"
+        )
+    if not job.phase.validation_cross_samples or not shows_pairs:
+        return
+    if why:
         text = f"none: {why} in the {split} split"
         ctx.report_progress(0, job.phase.steps, f"validation shows no cross-reenactment, {text}")
     else:
@@ -250,6 +261,11 @@ def publish_checkpoint(ctx: NodeContext, job: TrainJobSpec) -> None:
     if "best" in about:
         figure = job.phase.best.figure if job.phase.best else ""
         ctx.log_metrics({f"final/best_{figure}": about["best"][0], "final/best_step": about["best"][1]})
+    elif (best := job.phase.best) and job.phase.validate_every <= job.phase.steps:
+        ctx.warn(
+            f"no best weights are kept: in no validation did enough outputs show a face to choose by "
+            f"{best.figure}; eval.checkpoint best has nothing to use"
+        )
     latest, scores = _join_lines(store, ctx.out / METRICS_FILE)
     (ctx.out / SAMPLE_GRID_FILE).write_bytes(store.read(SAMPLE_GRID_FILE))
     if store.exists(CROSS_GRID_FILE):

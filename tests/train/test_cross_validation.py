@@ -123,6 +123,35 @@ def test_held_out_clips_of_one_person_give_no_pairs_and_that_is_said_once(tmp_pa
     assert context.seen["progress"][-1][2] == f"validation shows no cross-reenactment, {none}"
 
 
+def test_best_by_a_figure_of_pairs_that_there_cannot_be_is_refused_before_training(tmp_path):
+    """A first validation may be hours away."""
+    alone = {"clips": SplitClips(toy.Frames(), {}, (("a", "b"),))}  # pyright: ignore[reportArgumentType]
+    context = FakeContext("train.painter.toy", None, {}, tmp_path, str(tmp_path))
+    job, cross = toy.job(tmp_path, best_by("cross/pose_mesh")), f"{__name__}:CrossPainter"
+    for task, held_out, problem in (
+        (cross, alone, "1 identity to pair in the held-out split"),
+        ("tests.train.toy:Painter", None, "this phase cannot show another's motion"),
+    ):
+        with pytest.raises(InvalidSettings, match=rf"'cross/pose_mesh' is of pairs.*: {problem}; name a"):
+            tell_cross_pairs(context, replace(job, held_out=held_out), task)  # pyright: ignore
+    tell_cross_pairs(context, job, cross)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_phase_of_which_no_validation_could_choose_warns_and_keeps_no_best_weights(tmp_path):
+    class Faceless(CrossPainter):
+        def cross_validation_step(self, batch):
+            look = super().cross_validation_step(batch)
+            return ValidationOutput(row=look.row, source=look.source, driving=look.driving,
+                                    output=np.zeros_like(look.driving))  # fmt: skip
+
+    context, _ = run(tmp_path / "faceless", best_by("cross/pose_mesh"), build=Faceless)
+    assert not (context.out / "best.safetensors").exists()
+    (warning,) = context.seen["warnings"]
+    assert "no best weights are kept" in warning
+    assert "choose by cross/pose_mesh" in warning
+    assert run(tmp_path / "usual", toy.PHASE)[0].seen["warnings"] == []
+
+
 def test_how_many_pairs_there_are_is_said_of_tasks_that_have_them(tmp_path):
     context = FakeContext("train.painter.toy", None, {}, tmp_path, str(tmp_path))
     for task in ("tests.train.toy:Painter", "tests.train.test_cross_validation:CrossPainter"):
