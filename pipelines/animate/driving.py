@@ -107,12 +107,16 @@ def find_largest_face(
 
 
 def source_face_frames(
-    sources: Sequence[SourceFace], landmarker: Landmarker | None, reads: Collection[str] = ()
+    sources: Sequence[SourceFace], landmarker: Landmarker | None, log: Log, reads: Collection[str] = ()
 ) -> FaceFrames:
-    """Sources as a model reads them. reads: of the reenactor."""
+    """Sources as a model reads them, those whose landmarks slip too: a picture has no other frame, so it is
+    said. reads: of the reenactor."""
     crops = np.stack([source.portrait.crop for source in sources])
     boxes = np.stack([source.portrait.box for source in sources])
-    return add_landmarks_to_faces(FaceFrames(frames=crops, boxes=boxes), landmarker, reads)
+    faces, slipped = place_landmarks(FaceFrames(frames=crops, boxes=boxes), landmarker, reads)
+    for at in np.flatnonzero(slipped).tolist():
+        log(f"{sources[at].path}: its landmarks depend on the box they are looked for in, and may be wrong")
+    return faces
 
 
 def keep_first_frame(faces: FaceFrames) -> FaceFrames:
@@ -244,8 +248,8 @@ class VideoDriver:
             last = select_motion_frames(motion, [-1])
         if last is None and waiting:
             raise UserError(
-                f"{self.path}: none of {waiting} frames has a face that drives; landmarks slip in "
-                f"{self.slipped} of them (pipelines/preprocess/landmark_slips.py)"
+                f"{self.path}: none of {waiting} frames has a face that drives; in {self.slipped} of them "
+                "landmarks depend on the box they are looked for in"
             )
 
 
@@ -280,24 +284,36 @@ def add_landmarks_to_faces(
     return replace(faces, landmarks=found.landmarks, **{name: getattr(found, name) for name in wanted})
 
 
+def place_landmarks(
+    faces: FaceFrames, landmarker: Landmarker | None, reads: Collection[str] = ()
+) -> tuple[FaceFrames, np.ndarray]:
+    """The frames with their landmarks and the other points among `reads`, if there is a landmarker, and those
+    whose landmarks slip (T,) bool (pipelines/preprocess/landmark_slips.py)."""
+    limit = None if landmarker is None else SLIP_LIMITS.get(landmarker.name)
+    if landmarker is None or limit is None:
+        return add_landmarks_to_faces(faces, landmarker, reads), np.zeros(len(faces.frames), bool)
+    found = landmarker.predict(faces.frames, faces.boxes)
+    every = np.ones(len(faces.frames), bool)
+    slip = find_slip(faces.frames, faces.boxes, None, every, found, landmarker, limit)
+    points = {name: getattr(found, name) for name in POINT_FIELDS if name in reads}
+    return replace(faces, landmarks=found.landmarks, **points), slip > limit
+
+
 def drop_slipped_landmarks(
     faces: FaceFrames, landmarker: Landmarker | None, reads: Collection[str] = ()
 ) -> tuple[FaceFrames, int]:
     """Frames of a video in a row with their landmarks and the other points among `reads`, if there is a
     landmarker, and the number of those whose landmarks slip: they have neither points nor a box, as frames
     without a face."""
-    limit = None if landmarker is None else SLIP_LIMITS.get(landmarker.name)
-    if landmarker is None or limit is None:
-        return add_landmarks_to_faces(faces, landmarker, reads), 0
-    found = landmarker.predict(faces.frames, faces.boxes)
-    every = np.ones(len(faces.frames), bool)
-    slipped = find_slip(faces.frames, faces.boxes, None, every, found, landmarker, limit) > limit
-    kept: dict[str, np.ndarray] = {"landmarks": found.landmarks, "boxes": faces.boxes}
-    kept |= {name: getattr(found, name) for name in POINT_FIELDS if name in reads}
-    for name, values in kept.items():
-        kept[name] = values.copy()
-        kept[name][slipped] = np.nan
-    return replace(faces, **kept), int(slipped.sum())
+    placed, slipped = place_landmarks(faces, landmarker, reads)
+    if not slipped.any():
+        return placed, 0
+    without = {}
+    for name in ("boxes", "landmarks", *POINT_FIELDS):
+        if (values := getattr(placed, name)) is not None:
+            without[name] = values.copy()
+            without[name][slipped] = np.nan
+    return replace(placed, **without), int(slipped.sum())
 
 
 def select_face_frames(faces: FaceFrames, mask: np.ndarray) -> FaceFrames:
@@ -426,7 +442,7 @@ def open_driving_input(
     if isinstance(probed, DecodedPicture):
         face = find_largest_face(driving, probed, clips, nets.detector, reenactor.image_size, log)
         return ImageDriver(
-            replace(source_face_frames([face], landmarker, reenactor.reads), audio_features=silence(1)),
+            replace(source_face_frames([face], landmarker, log, reenactor.reads), audio_features=silence(1)),
             reenactor,
         )
     times = read_timeline(driving, probed["start"], probed["video_index"])

@@ -111,7 +111,7 @@ def write_animation(
         read_source_face(path, options.clips, nets.detector, reenactor.image_size, log) for path in sources
     ]
     landmarker = nets.landmarker if "landmarks" in reenactor.reads else None
-    faces = source_face_frames(found, landmarker, reenactor.reads)
+    faces = source_face_frames(found, landmarker, log, reenactor.reads)
     if options.expression_of is not None:
         options = replace(options, transfer=add_picture_expression_to_transfer(reenactor, options, nets, log))
     with add_path_to_errors(sources[0]):
@@ -232,7 +232,7 @@ def add_picture_expression_to_transfer(
     assert options.expression_of is not None
     landmarker = nets.landmarker if "landmarks" in reenactor.reads else None
     found = read_source_face(options.expression_of, options.clips, nets.detector, reenactor.image_size, log)
-    faces = source_face_frames([found], landmarker, reenactor.reads)
+    faces = source_face_frames([found], landmarker, log, reenactor.reads)
     edit = replace(options.transfer.edit, expression_of=reenactor.extract_motion(faces))
     transfer = replace(options.transfer, edit=edit)
     reenactor.check_transfer(transfer)

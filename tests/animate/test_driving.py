@@ -3,6 +3,7 @@
 import io
 import zipfile
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from models.perception.interfaces import LandmarkPrediction
 from models.reenactor import FaceFrames
 from pipelines import media
 from pipelines.animate.driving import (
+    SourceFace,
     VideoDriver,
     constant_timeline,
     drop_slipped_landmarks,
@@ -19,6 +21,7 @@ from pipelines.animate.driving import (
     parse_fps_array,
     prefetch,
     read_motion_arrays,
+    source_face_frames,
     track_driving_face,
 )
 from pipelines.animate.face import cut_portrait
@@ -267,6 +270,18 @@ def test_a_video_is_not_driven_by_frames_whose_landmarks_slip(driver_of, slippin
 def test_a_video_whose_landmarks_slip_in_every_frame_drives_nothing(driver_of):
     driver = driver_of(range(20))
     with pytest.raises(
-        UserError, match=r"drives\.mp4: none of 20 frames has a face that drives; landmarks sl"
+        UserError, match=r"drives\.mp4: none of 20 frames has a face that drives; in 20 of them"
     ):
         list(driver.motions())
+
+
+@pytest.mark.parametrize("slipping", [[], [1]])
+def test_a_portrait_whose_landmarks_slip_is_used_and_said(face, nets, slipping):
+    portrait = cut_portrait(face, CLIPS, nets.detector)
+    sources = [SourceFace(path=Path(f"{name}.png"), picture=face, portrait=portrait) for name in "ab"]
+    said = []
+    faces = source_face_frames(sources, SlippingInFrames(slipping), said.append, ("landmarks", "dense"))
+    assert np.isfinite(faces.landmarks).all()
+    assert np.isfinite(faces.dense).all()
+    assert len(said) == len(slipping)
+    assert all(text.startswith("b.png: its landmarks depend on the box") for text in said)

@@ -4,6 +4,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 from PIL import Image
 
 from models.perception.head.default_head import get_analytic_head
@@ -106,8 +107,14 @@ def test_wrong_numbers_are_told_with_their_file(make_headgan, tmp_path, change, 
 
 
 def test_a_face_that_does_not_fit_is_an_error_that_names_the_file(make_headgan, talks, monkeypatch, nets):
-    place = nets.landmarker.landmarks
-    monkeypatch.setattr(nets.landmarker, "landmarks", lambda frames, boxes: place(frames, boxes)[:, ::-1])
+    predict = nets.landmarker.predict
+
+    def predict_in_wrong_order(*arguments):
+        found = predict(*arguments)
+        wrong = found.landmarks[:, ::-1].copy()
+        return replace(found, landmarks=wrong, previous_pass=wrong)
+
+    monkeypatch.setattr(nets.landmarker, "predict", predict_in_wrong_order)
     with pytest.raises(UserError, match=r"portrait\.png: source frame 0: the 3D face does not fit"):
         make_headgan(talks["silent"])
 
