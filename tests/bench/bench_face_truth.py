@@ -38,6 +38,7 @@ from pipelines.preprocess.sources.common.head_appearance import (
     sample_synthetic_recording_appearance,
 )
 from pipelines.preprocess.sources.common.rendered_head import HeadRenderer, SyntheticHeadState
+from pipelines.preprocess.sources.common.rows import BaseRecording
 from pipelines.preprocess.sources.synthetic import (
     IMAGE_HEIGHT_UNITS,
     SyntheticConfig,
@@ -91,13 +92,14 @@ class RenderedClip(NamedTuple):
 
 @cache
 def rendered_clips() -> list[RenderedClip]:
-    out = []
-    for row in list_recordings(DEMO):
-        video, truth = render_synthetic_recording(row, get_analytic_head())
-        with media.open_as_local_file(video) as path:
-            frames, _ = media.read_frames(path, media.probe_file(path), (SIDE, SIDE))
-        out.append(RenderedClip(frames, truth))
-    return out
+    return [render_clip(row) for row in list_recordings(DEMO)]
+
+
+def render_clip(listed: BaseRecording) -> RenderedClip:
+    video, truth = render_synthetic_recording(listed, get_analytic_head())
+    with media.open_as_local_file(video) as path:
+        frames, _ = media.read_frames(path, media.probe_file(path), (SIDE, SIDE))
+    return RenderedClip(frames, truth)
 
 
 @cache
