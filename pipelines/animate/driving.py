@@ -153,8 +153,11 @@ def track_driving_face(
         log(f"{path}: no face in {missing} of {count} frames{motion}")
     if track.others:
         log(f"{path}: up to {track.others + 1} faces at a time; the largest drives")
-    across = float(np.median(track.boxes[:, 2:] - track.boxes[:, :2])) * (1 + 2 * clips.margin)
-    if (side := track.square[2] - track.square[0]) > WIDE_CROP_WARNING_RATIO * across:
+    growth = clips.margin if clips.rules == "steady" else clips.increase
+    across = float(np.median(track.boxes[:, 2:] - track.boxes[:, :2])) * (1 + 2 * growth)
+    side = track.square[2] - track.square[0]
+    # headgan rules frame the median box: however far a face moves, its square is as wide
+    if clips.rules != "headgan" and side > WIDE_CROP_WARNING_RATIO * across:
         log(
             f"{path}: the face moves far: its square is {side} px wide, {across:.0f} would do for one frame; "
             "the model learned from closer crops, so a video cut into parts will look better"

@@ -155,18 +155,16 @@ def animate(
             progress.log(note)
         model = find_model_source(arguments, progress.log)
         reenactor = model.load(device, precision)
+        check_chosen_nets(model, reenactor)
         clips = clips_config(model, arguments)
         options = make_animate_options(arguments, edit, reenactor, clips)
         progress.log(f"{provenance_caption(model.model, reenactor.provenance)} · {model.name}")
         for note in reenactor.notes:
             progress.log(note)
         reenactor.notes.clear()
-        check_chosen_nets(model, reenactor)
         needed = required_perception_nets(reenactor, options, model.landmarker)
         seen_by = " + ".join(needed[use] for use in ("detector", "landmarker") if use in needed)
-        progress.log(
-            f"faces seen by {seen_by}, cut to {clips.size} px, margin {clips.margin}, lift {clips.lift}"
-        )
+        progress.log(f"faces seen by {seen_by}, cut to {clips.size} px, {describe_square(clips)}")
         nets = load_perception_nets(needed, model.store, device)
         reenactor.set_frozen_nets({name: nets.others[name] for name in reenactor.nets})
         tags = synthetic_media_tags(model, reenactor, options)
@@ -250,8 +248,22 @@ def find_model_source(arguments: AnimateArguments, log: Log) -> ModelWeightsLoca
     return checkpoint.apply_settings_without_run(found, arguments["sets"], store)
 
 
+def describe_square(clips: ClipsConfig) -> str:
+    """What is cut about a face's box."""
+    if clips.rules == "steady":
+        return f"margin {clips.margin}, lift {clips.lift}"
+    return f"by {clips.rules} rules, increase {clips.increase:.3g}"
+
+
 def clips_config(model: ModelWeightsLocation, arguments: AnimateArguments) -> ClipsConfig:
-    """How faces are found and cut: as for training, unless an option says otherwise."""
+    """How faces are found and cut: as for training, unless an option says otherwise. UserError for an option
+    that the run's rules do not know."""
+    for name in ("margin", "lift"):
+        if arguments[name] is not None and model.clips.rules != "steady":
+            raise UserError(
+                f"--{name}: this run cuts faces by clips.rules {model.clips.rules}, which know only "
+                "--set clips.increase=NUMBER, growth on each side"
+            )
     # the CNN sees turned heads that HOG does not, and a freeze there costs more than in training
     detector = "dlib_ladder" if model.clips.detector == "dlib_hog" else model.clips.detector
     return replace(

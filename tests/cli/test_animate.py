@@ -2,13 +2,19 @@
 
 import hashlib
 import json
+from typing import cast
 
 import av
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from pipelines.animate.checkpoint import ModelWeightsLocation
+from pipelines.cli.animate import AnimateArguments, clips_config, describe_square
 from pipelines.cli.main import main
+from pipelines.errors import UserError
+from pipelines.preprocess.clips_config import ClipsConfig
+from storage.files import Store
 from tests.animate.stand_ins import (
     ABOUT,
     encode,
@@ -66,6 +72,36 @@ def test_a_wrong_wish_is_one_line(arguments, code, told, checkpoint, videos, sou
     assert done.exit_code == code, done.output
     assert told in done.output
     assert not list(tmp_path.glob("*.mp4"))
+
+
+def options(**given):
+    none = dict.fromkeys(("detector", "size", "margin", "lift"))
+    return cast(AnimateArguments, none | given)
+
+
+def located(tmp_path, **clips):
+    return ModelWeightsLocation(
+        model="headgan", name="run", files={}, clips=ClipsConfig(**clips), store=Store(str(tmp_path))
+    )
+
+
+@pytest.mark.parametrize(
+    ("clips", "told"),
+    [
+        ({"margin": 0.2, "lift": 0.1}, "margin 0.2, lift 0.1"),
+        ({"rules": "headgan", "increase": 50 / 156}, "by headgan rules, increase 0.321"),
+    ],
+)
+def test_the_square_is_told_as_it_is_cut(tmp_path, clips, told):
+    assert describe_square(clips_config(located(tmp_path, **clips), options())) == told
+
+
+@pytest.mark.parametrize("option", ["margin", "lift"])
+def test_an_option_that_the_runs_rules_do_not_know_is_one_line(tmp_path, option):
+    model = located(tmp_path, rules="headgan", detector="mtcnn")
+    with pytest.raises(UserError, match=f"--{option}: this run cuts faces by clips.rules headgan"):
+        clips_config(model, options(**{option: 0.2}))
+    assert clips_config(model, options(size=128)).size == 128
 
 
 def test_an_input_is_not_overwritten(checkpoint, videos, source):
@@ -137,3 +173,20 @@ def test_an_identity_that_the_head_does_not_have_is_one_line(headgan_state, bust
     assert done.exit_code == 2, done.output
     assert "identity chin: analytic has components 0 to 16 or one of head_width, face_length" in done.output
     assert not list(tmp_path.iterdir())
+
+
+def test_a_head_that_is_not_here_is_told_before_anything_is_of_it(
+    headgan_state, bust, headgan_folder, tmp_path
+):
+    from safetensors.torch import save_file
+
+    checkpoint = headgan_folder / "lsfm.safetensors"
+    save_file(headgan_state, checkpoint, metadata={"reenact": json.dumps(ABOUT | {"head": "lsfm"})})
+    done = CliRunner().invoke(main, ["animate", *map(str, (
+        bust, "-o", tmp_path / "o.png", "--checkpoint", checkpoint, "--device", "cpu", "--frontal",
+        "--store", tmp_path / "store"))])  # fmt: skip
+    assert done.exit_code == 2, done.output
+    assert "lsfm.safetensors draws head lsfm: weights lsfm" in done.output
+    assert "--set headgan.head=analytic_head draws another" in done.output
+    assert "headgan \u00b7" not in done.output
+    assert "faces were fitted" not in done.output
