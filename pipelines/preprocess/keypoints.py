@@ -67,7 +67,8 @@ class KeypointsConfig(Struct, frozen=True, kw_only=True):
     """Frames between detections; boxes between them are interpolated. Not smoothed: a box that lags behind a
     fast head costs far more (4.4 px with a median over 13 frames, 1.3 px without) than a box that jitters."""
     max_gap: int = 15
-    """Longest run of frames without a detection that is bridged; longer ones have no landmarks."""
+    """Most frames from one detection to the next that are bridged: 6 bridges five frames without one. In
+    longer gaps there are no landmarks."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """fan* and s3fd: numbers the nets work with. bfloat16 is for GPUs, and 1.7 times as fast on a core."""
     whole_pixels: bool = False
