@@ -22,11 +22,11 @@ from models.perception.file_arrays import READ_ERRORS
 from models.perception.interfaces import FaceDetector, Landmarker
 from models.reenactor import MAX_FACELESS_SHARE, FaceFrames, Motion, Reenactor
 from pipelines import media
+from pipelines.animate.face_points import drop_slipped_landmarks, place_landmarks
 from pipelines.animate.sound import audio_features_at, silence_features
 from pipelines.errors import UserError, error_meaning
 from pipelines.media.encoding import FrameTimeline
 from pipelines.preprocess.clips_config import ClipsConfig
-from pipelines.preprocess.landmark_slips import SLIP_LIMITS, find_slip
 
 if TYPE_CHECKING:
     from pipelines.animate.face import FaceTrack, SourcePortrait
@@ -38,8 +38,6 @@ T = TypeVar("T")
 Log = Callable[[str], None]
 FacesCallback = Callable[[FaceFrames], None]
 
-POINT_FIELDS = ("landmarks3d", "dense")
-"""Points besides the landmarks, by their names in `FaceFrames`."""
 PREFETCH_BATCHES = 2
 """Batches of driving frames decoded before they are asked for."""
 WIDE_CROP_WARNING_RATIO = 1.7
@@ -271,52 +269,6 @@ def concat_motions(motions: Sequence[Motion]) -> Motion:
     import torch
 
     return {name: torch.cat([motion[name] for motion in motions]) for name in motions[0]}
-
-
-def add_landmarks_to_faces(
-    faces: FaceFrames, landmarker: Landmarker | None, reads: Collection[str] = ()
-) -> FaceFrames:
-    """The frames with their landmarks, if there is a landmarker, and with the other points among `reads`,
-    which it gives."""
-    if landmarker is None:
-        return faces
-    wanted = [name for name in POINT_FIELDS if name in reads]
-    if not wanted:
-        return replace(faces, landmarks=landmarker.landmarks(faces.frames, faces.boxes))
-    found = landmarker.predict(faces.frames, faces.boxes)
-    return replace(faces, landmarks=found.landmarks, **{name: getattr(found, name) for name in wanted})
-
-
-def place_landmarks(
-    faces: FaceFrames, landmarker: Landmarker | None, reads: Collection[str] = ()
-) -> tuple[FaceFrames, np.ndarray]:
-    """The frames with their landmarks and the other points among `reads`, if there is a landmarker, and those
-    whose landmarks slip (T,) bool (pipelines/preprocess/landmark_slips.py)."""
-    limit = None if landmarker is None else SLIP_LIMITS.get(landmarker.name)
-    if landmarker is None or limit is None:
-        return add_landmarks_to_faces(faces, landmarker, reads), np.zeros(len(faces.frames), bool)
-    found = landmarker.predict(faces.frames, faces.boxes)
-    every = np.ones(len(faces.frames), bool)
-    slip = find_slip(faces.frames, faces.boxes, None, every, found, landmarker, limit)
-    points = {name: getattr(found, name) for name in POINT_FIELDS if name in reads}
-    return replace(faces, landmarks=found.landmarks, **points), slip > limit
-
-
-def drop_slipped_landmarks(
-    faces: FaceFrames, landmarker: Landmarker | None, reads: Collection[str] = ()
-) -> tuple[FaceFrames, int]:
-    """Frames of a video in a row with their landmarks and the other points among `reads`, if there is a
-    landmarker, and the number of those whose landmarks slip: they have neither points nor a box, as frames
-    without a face."""
-    placed, slipped = place_landmarks(faces, landmarker, reads)
-    if not slipped.any():
-        return placed, 0
-    without = {}
-    for name in ("boxes", "landmarks", *POINT_FIELDS):
-        if (values := getattr(placed, name)) is not None:
-            without[name] = values.copy()
-            without[name][slipped] = np.nan
-    return replace(placed, **without), int(slipped.sum())
 
 
 def select_face_frames(faces: FaceFrames, mask: np.ndarray) -> FaceFrames:

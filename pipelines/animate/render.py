@@ -20,7 +20,6 @@ from models.reenactor import Motion, MotionTransfer, Reenactor
 from pipelines.animate.best_frame import get_motions_and_start_frame
 from pipelines.animate.driving import (
     ARRAYS_SUFFIX,
-    POINT_FIELDS,
     Driver,
     VideoDriver,
     concat_motions,
@@ -30,6 +29,7 @@ from pipelines.animate.driving import (
     select_motion_frames,
     source_face_frames,
 )
+from pipelines.animate.face_points import POINT_FIELDS
 from pipelines.animate.paste_back import PortraitCanvas
 from pipelines.animate.sound import trained_speech_config
 from pipelines.errors import Rejected, UserError, error_meaning
