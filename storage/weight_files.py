@@ -49,6 +49,11 @@ class WeightsFile(Protocol):
     @property
     def licence(self) -> str: ...
     @property
+    def licence_class(self) -> str:
+        """permissive, noncommercial, registration or unstated."""
+        ...
+
+    @property
     def sha256(self) -> str:
         """Where it is known beforehand, else ""."""
         ...

