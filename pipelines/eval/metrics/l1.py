@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.eval.metrics.metric import Metric, check_same_shape
+from pipelines.eval.metrics.metric import Metric
+from pipelines.eval.metrics.pictures import MAX_PIXEL, absolute_difference, check_pictures
 
 
 def l1_per_frame(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Two (T,H,W,3) in [0,1] -> (T,)"""
-    check_same_shape(prediction, target)
-    return np.abs(prediction.astype(np.float64) - target).mean(axis=(1, 2, 3))
+    """Two (T,H,W,3), uint8 or in [0,1] -> (T,) in [0,1]"""
+    check_pictures(prediction, target)
+    pairs = zip(prediction, target, strict=True)
+    return np.array([absolute_difference(p, t).mean() for p, t in pairs], np.float64) / MAX_PIXEL
 
 
 L1_METRIC = Metric(

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.eval.metrics.metric import Metric, check_same_shape
+from pipelines.eval.metrics.metric import Metric
+from pipelines.eval.metrics.pictures import MAX_PIXEL, absolute_difference, check_pictures
 
 MAX_PSNR_DB = 100.0
 
@@ -21,13 +22,14 @@ def mse_to_psnr(mse: np.ndarray) -> np.ndarray:
 
 
 def mse_per_frame(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Two (T,H,W,3) in [0,1] -> mean squared error of each frame (T,)"""
-    check_same_shape(prediction, target)
-    return ((prediction.astype(np.float64) - target) ** 2).mean(axis=(1, 2, 3))
+    """Two (T,H,W,3), uint8 or in [0,1] -> mean squared error of each frame (T,), peak 1"""
+    check_pictures(prediction, target)
+    differences = (absolute_difference(p, t).ravel() for p, t in zip(prediction, target, strict=True))
+    return np.array([d @ d / len(d) for d in differences], np.float64) / MAX_PIXEL**2
 
 
 def psnr_per_frame(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Two (T,H,W,3) in [0,1] -> dB of each frame (T,)"""
+    """Two (T,H,W,3), uint8 or in [0,1] -> dB of each frame (T,)"""
     return mse_to_psnr(mse_per_frame(prediction, target))
 
 

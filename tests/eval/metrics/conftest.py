@@ -28,6 +28,13 @@ def images() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="session")
+def images_8_bit(images) -> tuple[np.ndarray, np.ndarray]:
+    """The same as uint8."""
+    first, second = (np.floor(np.clip(one, 0, 1) * 255 + 0.5).astype(np.uint8) for one in images)
+    return first, second
+
+
+@pytest.fixture(scope="session")
 def landmarks() -> tuple[np.ndarray, np.ndarray]:
     """Prediction and ground truth (3,68,2) in pixels."""
     t, k = np.meshgrid(np.arange(3.0), np.arange(68.0), indexing="ij")

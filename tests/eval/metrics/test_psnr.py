@@ -1,5 +1,5 @@
-import numpy as np
 import pytest
+import torch
 from skimage.metrics import peak_signal_noise_ratio
 
 from pipelines.eval.metrics import sum_frame_values
@@ -7,6 +7,7 @@ from pipelines.eval.metrics.psnr import (
     MAX_PSNR_DB,
     PSNR_FRAME_MEAN_METRIC,
     PSNR_POOLED_METRIC,
+    mse_per_frame,
     psnr_per_frame,
 )
 
@@ -25,11 +26,36 @@ def test_frame_psnr_is_the_golden_one(images, golden):
     assert value(PSNR_FRAME_MEAN_METRIC, images[1], images[0]) == pytest.approx(expected, abs=1e-9)
 
 
-def test_psnr_of_8_bit_frames_is_the_golden_one(images, golden):
-    u8 = [np.floor(np.clip(i, 0, 1) * 255 + 0.5) / 255 for i in images]
-    assert value(PSNR_POOLED_METRIC, u8[1], u8[0]) == pytest.approx(
-        golden["psnr"]["of_pooled_mse_u8"], abs=1e-9
-    )
+def test_psnr_of_8_bit_frames_is_the_golden_one(images_8_bit, golden):
+    for metric, name in (
+        (PSNR_POOLED_METRIC, "of_pooled_mse_u8"), (PSNR_FRAME_MEAN_METRIC, "mean_of_frames_u8")
+    ):  # fmt: skip
+        found = value(metric, images_8_bit[1], images_8_bit[0])
+        assert found == pytest.approx(golden["psnr"][name], abs=1e-9)
+
+
+def test_psnr_of_each_frame_is_the_golden_one(images, golden):
+    values = psnr_per_frame(images[1], images[0])
+    assert values == pytest.approx(golden["psnr"]["per_frame_float01"], abs=1e-9)
+
+
+def test_squared_errors_are_the_golden_ones(images, images_8_bit, golden):
+    values = mse_per_frame(images[1], images[0])
+    assert values == pytest.approx(golden["mse"]["per_frame_float01"], abs=1e-12)
+    assert values.mean() == pytest.approx(golden["mse"]["float01"], abs=1e-12)
+    values = mse_per_frame(images_8_bit[1], images_8_bit[0]) * 255**2
+    assert values == pytest.approx(golden["mse"]["per_frame_u8"], rel=1e-12)
+    assert values.mean() == pytest.approx(golden["mse"]["u8"], rel=1e-12)
+
+
+def test_psnr_agrees_with_torchmetrics_to_its_float32_data_range(images):
+    functional = pytest.importorskip("torchmetrics.functional.image")
+    ours = psnr_per_frame(images[1], images[0])
+    theirs = functional.peak_signal_noise_ratio(
+        torch.from_numpy(images[1]), torch.from_numpy(images[0]), data_range=1.0, dim=(1, 2, 3),
+        reduction="none",
+    )  # fmt: skip
+    assert ours == pytest.approx(theirs.numpy(), abs=2e-6)
 
 
 def test_frame_psnr_agrees_with_skimage(images):
