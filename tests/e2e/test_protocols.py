@@ -91,7 +91,7 @@ def test_released_weights_are_scored_without_a_training_node(copy, tmp_path):
     store = Store(str(copy.store))
     for name, file in (("fsrt_kp", detector), ("fsrt_vox", renderer)):
         # Not by the command, which takes nets of the published size alone.
-        import_weights(store, find_third_party_weights(name), file)
+        import_weights(store, find_third_party_weights(name), file, accept=True)
 
     args = [MICRO, "--set", "models=[fsrt]", "--set", "fsrt.weights=fsrt_vox"]
     assert "train." not in copy.call("plan", *args).stdout

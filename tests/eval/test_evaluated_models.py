@@ -79,7 +79,7 @@ def test_released_weights_are_published_as_a_checkpoint_that_drives(
     about = {"model": "fsrt", "phase": "adversarial", "architecture": to_builtins(tiny_architecture())}
     detector, file = export_released_format(net.state_dict(), about, tmp_path)
     for weights, path in (("fsrt_kp", detector), ("fsrt_vox", file)):
-        import_weights(recordings_of_a_store.store, find_third_party_weights(weights), path)
+        import_weights(recordings_of_a_store.store, find_third_party_weights(weights), path, accept=True)
     (tmp_path / "out").mkdir()
     config = SimpleNamespace(
         section=FsrtConfig(net=tiny_architecture(), sampling=TrainingSampleConfig(queries=64))

@@ -28,7 +28,7 @@ def test_a_nested_checkpoint_becomes_flat_safetensors(store, tmp_path):
     net = torch.nn.Linear(3, 2)
     file = tmp_path / "vox256.pt"
     torch.save({"encoder": net.state_dict(), "epoch_it": 3, "optimizer": {"state": {0: {"step": 1}}}}, file)
-    record = weight_files.import_weights(store, find_third_party_weights("fsrt_vox"), file)
+    record = weight_files.import_weights(store, find_third_party_weights("fsrt_vox"), file, accept=True)
     loaded = load_file(weight_files.weights_path(store, find_third_party_weights("fsrt_vox")))
     assert sorted(loaded) == ["encoder.bias", "encoder.weight"]
     assert torch.equal(loaded["encoder.weight"], net.weight)
@@ -45,7 +45,7 @@ def test_a_checkpoint_with_code_is_refused_and_not_run(store, tmp_path):
     with file.open("wb") as stream:
         pickle.dump({"a": Evil()}, stream)
     with pytest.raises(InvalidInput, match="cannot be imported as fsrt_vox"):
-        weight_files.import_weights(store, find_third_party_weights("fsrt_vox"), file)
+        weight_files.import_weights(store, find_third_party_weights("fsrt_vox"), file, accept=True)
     assert not (tmp_path / "ran").exists()
 
 
@@ -55,7 +55,9 @@ def test_a_file_that_does_not_pass_the_check_is_not_imported(store, tmp_path):
 
     torch.save({"a": torch.ones(2)}, tmp_path / "1.pt")
     with pytest.raises(ValueError, match="only 1 tensor"):
-        weight_files.import_weights(store, find_third_party_weights("fsrt_kp"), tmp_path / "1.pt", check)
+        weight_files.import_weights(
+            store, find_third_party_weights("fsrt_kp"), tmp_path / "1.pt", check, accept=True
+        )
     assert weight_files.pinned_sha256(store, find_third_party_weights("fsrt_kp")) == "missing"
 
 
@@ -84,14 +86,16 @@ def test_a_file_is_blamed_only_where_the_import_refuses_it(store, tmp_path, monk
 def test_another_file_under_the_same_id_is_refused(store, tmp_path):
     for i in (1, 2):
         torch.save({"a": torch.full((2,), float(i))}, tmp_path / f"{i}.pt")
-    weight_files.import_weights(store, find_third_party_weights("fsrt_kp"), tmp_path / "1.pt")
+    weight_files.import_weights(store, find_third_party_weights("fsrt_kp"), tmp_path / "1.pt", accept=True)
     with pytest.raises(InvalidInput, match="pinned to a file with sha256"):
-        weight_files.import_weights(store, find_third_party_weights("fsrt_kp"), tmp_path / "2.pt")
+        weight_files.import_weights(
+            store, find_third_party_weights("fsrt_kp"), tmp_path / "2.pt", accept=True
+        )
 
 
 def test_a_changed_file_does_not_verify(store, tmp_path):
     torch.save({"a": torch.ones(2)}, tmp_path / "1.pt")
-    weight_files.import_weights(store, find_third_party_weights("fsrt_kp"), tmp_path / "1.pt")
+    weight_files.import_weights(store, find_third_party_weights("fsrt_kp"), tmp_path / "1.pt", accept=True)
     store.write(locations.weights_path("fsrt_kp", "safetensors"), b"other")
     assert "expected" in weight_files.verify_weights(store, find_third_party_weights("fsrt_kp"))
 
@@ -183,9 +187,9 @@ def test_a_file_that_is_not_the_one_its_name_promises_is_marked(store, tmp_path)
         is False
     )
     assert (
-        weight_files.import_weights(store, find_third_party_weights("fsrt_kp"), tmp_path / "1.pth")[
-            "as_published"
-        ]
+        weight_files.import_weights(
+            store, find_third_party_weights("fsrt_kp"), tmp_path / "1.pth", accept=True
+        )["as_published"]
         is None
     )
 

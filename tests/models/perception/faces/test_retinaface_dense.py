@@ -56,7 +56,8 @@ def landmarker(tmp_path_factory):
     """Through `reenact weights import`'s own road."""
     folder = tmp_path_factory.mktemp("retinaface")
     store, weights = Store(str(folder / "store")), find_third_party_weights(WEIGHTS_ID)
-    weight_files.import_weights(store, weights, regressor().save(folder), find_weights_file_check(WEIGHTS_ID))
+    check = find_weights_file_check(WEIGHTS_ID)
+    weight_files.import_weights(store, weights, regressor().save(folder), check, accept=True)
     return load_retinaface_dense({WEIGHTS_ID: weight_files.weights_path(store, weights)})
 
 
