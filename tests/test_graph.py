@@ -50,7 +50,7 @@ def test_the_nodes_are_those_of_the_design(graph):
         *(f"features.{method}.self.{feature}"
           for feature in ("landmarks.dlib68", "landmarks.mesh468_iris", "identity.dlib_resnet",
                           "imagenet.efficientnet_lite0")
-          for method in ("fsrt", "headgan", "truth", "copy_source", "codec")),
+          for method in ("fsrt", "headgan", "copy_source", "codec", "truth")),
         *(f"score.{method}.self" for method in ("fsrt", "headgan", "copy_source", "codec")), "report",
     ]  # fmt: skip
 

@@ -32,6 +32,9 @@ class MetricFeature(Struct, frozen=True, kw_only=True):
     pair_fields: tuple[str, ...] = ()
     """Further fields, of methods alone: what compares their frames with those of the truth, where the maps
     that are compared are too large to be kept."""
+    driving_fields: tuple[str, ...] = ()
+    """What is read of the driving clip beside the generated frames, by fields of `clips`, such as its sound.
+    The stage then has the inputs `pairs` and `clips`."""
     nets: tuple[str, ...]
     """Names in models.perception.NETS, without the backend."""
     light: bool

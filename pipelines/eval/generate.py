@@ -1,10 +1,11 @@
 """Nodes `generate.<method>.<protocol>`: the frames that a method makes of each pair, kept without loss.
 
 Methods are the run's models, and what they are compared with: the truth (the driving frames at the judged
-size, of protocols that have one), `copy_source` (the source frame, unchanged) and `codec` (the
-truth through our own MP4). All are scored at the protocol's size: pictures of another size are resized, by
-area averages where they shrink, and everything is rounded to 8 bit, as a user would save it. The frames that
-all of them begin with, truth included, are the clips' as they are stored, or lossless (scored_frames.py).
+size, of protocols that have one), `copy_source` (the source frame, unchanged), `codec` (the truth through our
+own MP4) and `source_clip` (all frames of the clip that the source is from, of protocols without a truth). All
+are scored at the protocol's size: pictures of another size are resized, by area averages where they shrink,
+and everything is rounded to 8 bit, as a user would save it. The frames that all of them begin with, truth
+included, are the clips' as they are stored, or lossless (scored_frames.py).
 
 T = driving frames of a pair, S = the scored size, I = a model's own image size.
 """
@@ -20,7 +21,7 @@ import numpy as np
 from models.reenactor import ClipFrames, MotionTransfer
 from pipelines.errors import UserError
 from pipelines.eval.pair_clips import FamilySamples, PairClip, Sample, clips_of_pair
-from pipelines.eval.pairs import ClipPair, PairRow
+from pipelines.eval.pairs import ClipPair, PairRow, driving_indices
 from pipelines.eval.protocols import MotionMode
 from pipelines.figures import picture_grids
 from pipelines.media.mp4_bytes import reencode_frames
@@ -41,6 +42,15 @@ class BaselineConfig(Interface):
 
     @property
     def size(self) -> int: ...
+
+
+class SourceClipConfig(BaselineConfig, Interface):
+    """What the frames of a source's whole clip are chosen by."""
+
+    @property
+    def frame_stride(self) -> int: ...
+    @property
+    def max_frames(self) -> int | None: ...
 
 
 class GenerateConfig(BaselineConfig, Interface):
@@ -98,6 +108,19 @@ def copy_source(
         "__key__": pair.id,
         "frames": encode_frames_as_png(_at_size(source, pair.source_frames[:1], config.size)),
     }
+
+
+def source_clip_frames(
+    inputs: Mapping[str, FamilySamples],
+    config: SourceClipConfig,
+    nets: Mapping[str, object],
+    runtime: object = None,
+) -> Iterator[Sample]:
+    """Frames of the clip that the source is from, as many and as far apart as driving frames would be: what
+    that person really looks like."""
+    pair, source, _ = _pair_of(inputs)
+    frames = driving_indices(source.length, config.frame_stride, config.max_frames, [])
+    yield {"__key__": pair.id, "frames": encode_frames_as_png(_at_size(source, frames, config.size))}
 
 
 def codec(

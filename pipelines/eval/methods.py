@@ -24,14 +24,33 @@ class Method(Struct, frozen=True, kw_only=True):
     """Names in models.perception.NETS of the nets that the losses of its training used."""
 
 
+Reference = Literal["truth", "driving", "source", "source_clip", "none"]
+"""What generated frames are compared with. truth: the driving frames, where they show what is to be
+generated. driving: the same where they do not. source: the source picture. source_clip: all frames of the
+clip that the source is from. none: with nothing, the frames speak for themselves."""
 TRUTH_METHOD, DRIVING_METHOD = "truth", "driving"
 """The driving frames: what is to be reached where a clip is paired with itself, else what drives."""
+SOURCE_CLIP_METHOD = "source_clip"
+"""All frames of the clip that the source is from: how that person really looks."""
 COPY_METHOD, CODEC_METHOD = "copy_source", "codec"
 BASELINE_METHODS = (COPY_METHOD, CODEC_METHOD)
 METHOD_FUNCTIONS = {
     TRUTH_METHOD: "driving_frames",
     DRIVING_METHOD: "driving_frames",
+    SOURCE_CLIP_METHOD: "source_clip_frames",
     COPY_METHOD: "copy_source",
     CODEC_METHOD: "codec",
 }
 """Method that is no model -> its function in pipelines/eval/generate.py."""
+
+
+def reference_method(reference: Reference, has_truth: bool) -> str:
+    """The method whose frames a metric's reference is; "" of none. Where there is a truth, it is the driving
+    frames and the source's clip as well."""
+    if reference == "none":
+        return ""
+    if reference == "source":
+        return COPY_METHOD
+    if has_truth:
+        return TRUTH_METHOD
+    return SOURCE_CLIP_METHOD if reference == "source_clip" else DRIVING_METHOD

@@ -6,9 +6,11 @@
                                  └─ samples.METHOD.P ──────────┘
 
 P is a protocol of the run. Methods are its models and the baselines; the truth has frames and features, and
-is scored against nobody. Samples are frames that the report shows of a model, or of a method of other code.
-Only the features that a metric of the run reads are there. The clips' frames come as they are stored, or from
-a view that is the test clips without loss, where `frames_from` says so (scored_frames.py).
+is scored against nobody. Of a protocol without one the driving frames, the source and the frames of its clip
+stand in that place (`Metric.cross_reference`). Samples are frames that the report shows of a model, or of a
+method of other code. Only the features that a metric of the run reads are there. The clips' frames come as
+they are stored, or from a view that is the test clips without loss, where `frames_from` says so
+(scored_frames.py).
 """
 
 from __future__ import annotations
@@ -30,10 +32,12 @@ from pipelines.eval.methods import (
     COPY_METHOD,
     DRIVING_METHOD,
     METHOD_FUNCTIONS,
+    SOURCE_CLIP_METHOD,
     TRUTH_METHOD,
     MethodKind,
+    reference_method,
 )
-from pipelines.eval.metrics import METRICS
+from pipelines.eval.metrics import METRICS, Metric
 from pipelines.eval.pair_clips import DRIVING_ROLE_PREFIX, SOURCE_ROLE_PREFIX
 from pipelines.eval.pairs import PAIR_COLUMNS
 from pipelines.eval.protocols import EvaluationProtocol
@@ -121,8 +125,8 @@ class _ProtocolNodes(Struct, frozen=True):
     def add(self) -> dict[str, Read]:
         """-> what the report reads of them."""
         self._pairs()
-        others = (TRUTH_METHOD, *BASELINE_METHODS) if self.has_truth else (DRIVING_METHOD, COPY_METHOD)
-        for method in others:
+        baselines = BASELINE_METHODS if self.has_truth else (COPY_METHOD,)
+        for method in dict.fromkeys((self._driving_method, *baselines, *self._reference_methods)):
             self._baseline(method)
         for model in self.models:
             self._model(model)
@@ -131,21 +135,43 @@ class _ProtocolNodes(Struct, frozen=True):
         for method in external:
             self._external(method)
         rendering = [*(model.name for model in self.models), *external]
-        methods = [*rendering, *others]
         found = {roles.report_pairs_input_role(self.name): Read(self._at("pairs"), ("id",))}
         for method in rendering:
             self._samples(method)
             found[roles.report_samples_input_role(self.name, method)] = Read(
                 self._at("samples", method), ("samples",)
             )
-        if self.has_truth:
-            features = self._features(methods)
-            for method in (one for one in methods if one != TRUTH_METHOD):
-                self._score(method, features)
+        if self._metrics:
+            scored = [*rendering, *baselines]
+            self._features(scored)
+            for method in scored:
+                self._score(method)
                 found[roles.score_input_role(self.name, method)] = Read(
                     self._at("score", method), ("values",)
                 )
         return found
+
+    @property
+    def _driving_method(self) -> str:
+        return TRUTH_METHOD if self.has_truth else DRIVING_METHOD
+
+    @property
+    def _metrics(self) -> list[Metric]:
+        """Those of the run that apply."""
+        wanted = (METRICS[name] for name in self.run.config.eval.metrics)
+        return [metric for metric in wanted if metric.reference_in(self.has_truth) is not None]
+
+    @property
+    def _reference_methods(self) -> dict[str, list[str]]:
+        """Method that frames are compared with, or whose mean is taken from both -> the features that are."""
+        found: dict[str, dict[str, None]] = {}
+        for metric in self._metrics:
+            reference = metric.reference_in(self.has_truth)
+            if method := reference_method(reference or "none", self.has_truth):
+                found.setdefault(method, {})[metric.feature] = None
+            if metric.centred:
+                found.setdefault(self._driving_method, {})[metric.feature] = None
+        return {method: list(features) for method, features in found.items()}
 
     def _at(self, *stage_and_method: str) -> str:
         return ".".join((*stage_and_method, self.name))
@@ -236,14 +262,16 @@ class _ProtocolNodes(Struct, frozen=True):
     def _baseline(self, method: str) -> None:
         """It reads the clips of one side alone, where each has a corpus of its own."""
         packages = ("av",) if method in BASELINE_METHODS else ()
-        other = DRIVING_ROLE_PREFIX if method == COPY_METHOD else SOURCE_ROLE_PREFIX
+        shows_source = method in (COPY_METHOD, SOURCE_CLIP_METHOD)
+        other = DRIVING_ROLE_PREFIX if shows_source else SOURCE_ROLE_PREFIX
+        settings = ("size", "frame_stride", "max_frames") if method == SOURCE_CLIP_METHOD else ("size",)
         clips: dict[str, Read] = {}
         for side, corpus in self.sides.items():
             if side != other:
                 own = Read(self.run.corpus_node_name("clips", corpus), (FRAMES_FEATURE,))
                 clips |= self._clip_reads(side, {CLIPS_FAMILY: own})
         # fmt: off
-        self._generate(method, f"generate:{METHOD_FUNCTIONS[method]}", clips, self._settings("size"),
+        self._generate(method, f"generate:{METHOD_FUNCTIONS[method]}", clips, self._settings(*settings),
                        stage=f"generate.{METHOD_FUNCTIONS[method]}", writes=(FRAMES_FEATURE,),
                        packages=packages,
                        light=True)
@@ -284,21 +312,33 @@ class _ProtocolNodes(Struct, frozen=True):
             f"eval.checkpoint best: {problem}, so that there are no best weights; set eval.checkpoint to last"
         )
 
-    def _features(self, methods: list[str]) -> list[str]:
-        """A node for each method and feature that the run's metrics read -> those features."""
-        used = [METRICS[name].feature for name in self.run.config.eval.metrics]
-        features = [name for name in dict.fromkeys(used) if name != FRAMES_FEATURE]
-        for name in features:
-            for method in methods:
+    @property
+    def _feature_names(self) -> list[str]:
+        """Those that the protocol's metrics read of a method that is scored."""
+        used = dict.fromkeys(metric.feature for metric in self._metrics)
+        return [name for name in used if name != FRAMES_FEATURE]
+
+    def _features(self, scored: list[str]) -> None:
+        """A node for each feature of the methods that are scored, and for those in which others are a
+        metric's reference."""
+        for name in self._feature_names:
+            references = [method for method, read in self._reference_methods.items() if name in read]
+            for method in dict.fromkeys((*scored, *references)):
                 self._feature(name, method)
-        return features
 
     def _feature(self, name: str, method: str) -> None:
         feature = METRIC_FEATURES[name]
         reads, writes = {"generated": Read(self._at("generate", method), (FRAMES_FEATURE,))}, feature.fields
-        if feature.pair_fields and method != TRUTH_METHOD:
+        if feature.pair_fields and self.has_truth and method != TRUTH_METHOD:
             reads[TRUTH_METHOD] = Read(self._at("generate", TRUTH_METHOD), (FRAMES_FEATURE,))
             writes += feature.pair_fields
+        if feature.driving_fields:
+            side = DRIVING_ROLE_PREFIX if DRIVING_ROLE_PREFIX in self.sides else ""
+            own = Read(
+                self.run.corpus_node_name("clips", self.sides[side]), feature.driving_fields,
+                by=PAIR_RECORDING_COLUMNS[side or DRIVING_ROLE_PREFIX],
+            )  # fmt: skip
+            reads |= {"pairs": Read(self._at("pairs"), PAIR_COLUMNS), CLIPS_FAMILY: own}
         # fmt: off
         self.run.add_keyed(f"{self._at('features', method)}.{name}", FEATURE_STAGES[name],
                            stage=f"features.{self._stage_of(method)}.{name}", units=self._at("pairs"),
@@ -318,18 +358,23 @@ class _ProtocolNodes(Struct, frozen=True):
                        config={name: f"report.{name}" for name in ("grid_pairs", "videos")})
         # fmt: on
 
-    def _score(self, method: str, features: list[str]) -> None:
+    def _score(self, method: str) -> None:
         reads = {
+            "pairs": Read(self._at("pairs"), ("id", "source_clip", "driving_clip")),
             "generated": Read(self._at("generate", method), (FRAMES_FEATURE,)),
-            TRUTH_METHOD: Read(self._at("generate", TRUTH_METHOD), (FRAMES_FEATURE,)),
+            self._driving_method: Read(self._at("generate", self._driving_method), (FRAMES_FEATURE,)),
         }
-        for name in features:
+        for name in self._feature_names:
             feature = METRIC_FEATURES[name]
-            for role, of, fields in (
-                (name, method, (*feature.fields, *feature.pair_fields)),
-                (f"{TRUTH_METHOD}.{name}", TRUTH_METHOD, feature.fields),
-            ):
-                reads[role] = Read(f"{self._at('features', of)}.{name}", fields)
+            fields = (*feature.fields, *(feature.pair_fields if self.has_truth else ()))
+            reads[name] = Read(f"{self._at('features', method)}.{name}", fields)
+        for other, features in self._reference_methods.items():
+            for name in features:
+                if name == FRAMES_FEATURE:
+                    reads[other] = Read(self._at("generate", other), (FRAMES_FEATURE,))
+                else:
+                    feature = Read(f"{self._at('features', other)}.{name}", METRIC_FEATURES[name].fields)
+                    reads[f"{other}.{name}"] = feature
         loss_nets = next((" ".join(model.loss_nets) for model in self.models if model.name == method), "")
         # fmt: off
         self.run.add_whole(self._at("score", method), "eval.score:score_method", reads_codec=GENERATED_CODEC,
@@ -337,5 +382,5 @@ class _ProtocolNodes(Struct, frozen=True):
                        arguments={"method": self._stage_of(method), "kind": self._kind_of(method),
                                   **({"loss_nets": loss_nets} if loss_nets else {})},
                        reads=reads, writes=("values",), config={"metrics": "eval.metrics"},
-                       resources={"cpu": 1}, packages=("scipy",))  # SSIM
+                       resources={"cpu": 1}, packages=("opencv-python",))  # SSIM
         # fmt: on

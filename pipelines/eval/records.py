@@ -19,10 +19,14 @@ import numpy as np
 
 from models.perception import NETS, net_on_backend
 from pipelines.eval.features import FRAMES_FEATURE, METRIC_FEATURES
-from pipelines.eval.methods import Method, MethodKind
+from pipelines.eval.methods import Method, MethodKind, Reference
 from pipelines.eval.metrics import METRICS, FrameSums, Metric, sum_frame_values
 
 FrameSelection = Literal["own", "shared"]
+REFERENCE_TEXTS: dict[Reference, str] = {
+    "truth": "the truth", "driving": "the driving frames", "source": "the source",
+    "source_clip": "the source's clip", "none": "nothing",
+}  # fmt: skip
 MAX_UNSCORED_SHARE = 0.05
 """A method without a value in more of its frames than this is marked, and never the best."""
 MAX_UNDETECTED_SHARE = 0.5
@@ -32,14 +36,19 @@ it is left out of the frames that all share."""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrameValues:
-    """One metric of one method in every driving frame of one pair."""
+    """One metric of one method in every driving frame of one pair, or its one value of that pair."""
 
     pair: str
     metric: str
     values: np.ndarray
-    """(T,) float64, NaN in frames where the method or the truth lacks what the metric compares."""
+    """(T,) float64, NaN in frames where the method or the reference lacks what the metric compares; (1,) of a
+    metric that has one value for each pair."""
     undetected: int
-    """Frames in which the method lacks it."""
+    """Frames (or 1, the pair) in which the method lacks it."""
+    identity: str = ""
+    """Of the source."""
+    reference: Reference = "truth"
+    """What the frames were compared with."""
     needs: str = ""
     """Id of the weights, or what else, for want of which there are no values."""
     set_value: float | None = None
@@ -59,6 +68,8 @@ class MetricRecord:
     method: str
     kind: MethodKind
     """Of the method."""
+    reference: Reference = "truth"
+    """What the frames were compared with: another one in protocols without a ground truth."""
     frames: FrameSelection
     """own: the frames of this method; shared: those in which all methods of the protocol have a value."""
     value: float | None
@@ -80,6 +91,8 @@ class MetricRecord:
     protocol: str = ""
     note: str = ""
     """Why there is no value."""
+    needs: str = ""
+    """Id of the weights, or what else, for want of which there is none."""
     provenance: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -155,7 +168,7 @@ def _left_out(metric: Metric, method: Method, rows: Sequence[FrameValues], proto
     """Of a method that is left out of the shared frames: none of them, and why."""
     record = _record(metric, method, rows, {}, protocol, None)
     frames = _frame_count(rows)
-    note = f"left out: {metric_lack(metric)} in {record.undetected} of {frames} frames"
+    note = f"left out: {metric_lack(metric)} in {record.undetected} of {frames} {metric.counts}"
     return replace(record, missing=frames, note=note)
 
 
@@ -200,6 +213,7 @@ def _record(
         better=metric.better,
         method=method.name,
         kind=method.kind,
+        reference=rows[0].reference if rows else "truth",
         frames="own" if keep is None else "shared",
         value=value,
         low=low,
@@ -213,6 +227,7 @@ def _record(
         weights_in_loss=[one for one in weights if one in in_loss],
         protocol=protocol,
         note=note,
+        needs=needs,
         provenance=dict(method.provenance),
     )
 
@@ -272,7 +287,7 @@ class MethodDifference:
     high: float | None
     """95 % bootstrap interval over pairs."""
     n: int
-    """Frames that both have."""
+    """Frames that both have, or pairs, of metrics that have one value of each."""
 
     @property
     def first_is_better(self) -> bool:
@@ -329,14 +344,17 @@ def _why_missing(metric: Metric, method: str, rows: Sequence[FrameValues], needs
     if metric.of_sets:
         others = "all methods have" if shared else f"{method} has"
         return f"not computed: compares sets of frames, and {others} too few of the protocol's"
+    if shared and metric.per_clip is not None:
+        return "not computed: there is no pair of which all methods have a value"
     if shared:
         return "not computed: there is no frame in which all methods show a face"
-    frames, undetected = _frame_count(rows), sum(one.undetected for one in rows)
+    count, undetected = _frame_count(rows), sum(one.undetected for one in rows)
     lack = f"{method} has {metric_lack(metric)} in"
-    if undetected == frames:
-        return f"not computed: {lack} any of its {frames} frames"
-    together = f"in no frame do {method} and the truth both show a face"
-    return f"not computed: {together}; {lack} {undetected} of {frames}"
+    if undetected == count:
+        return f"not computed: {lack} any of its {count} {metric.counts}"
+    other = REFERENCE_TEXTS[rows[0].reference if rows else "truth"]
+    together = f"in no {metric.counts.removesuffix('s')} do {method} and {other} both show a face"
+    return f"not computed: {together}; {lack} {undetected} of {count}"
 
 
 def metric_lack(metric: Metric) -> str:

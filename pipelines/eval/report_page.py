@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pipelines.eval import report_notes as notes
 from pipelines.eval.captions import BASELINE_TEXTS, scored_frames_caption
 from pipelines.eval.comparison import ProtocolResults
 from pipelines.eval.methods import BASELINE_METHODS, COPY_METHOD
@@ -50,8 +51,6 @@ the frames that all methods share. The ground truth through the codec is left ou
 others and would flatten them.</p>"""
 MAX_METRIC_COLUMNS = 6
 """Of a table as wide as the page."""
-LOSS_NET_MARK = "†"
-"""Beside values by a net that a loss of the model's training used."""
 FEW_FRAMES_OF_SET = 2000
 """Frames below which a distance of sets says how many it rests on."""
 PAPER_RESULTS_NOTE = """<div class="note">These are the papers' own figures, not ours. They were measured on
@@ -94,7 +93,10 @@ def render_report(
 def model_conclusion(one: ProtocolResults, model: str) -> str:
     """In one sentence: on how many metrics the model beats copying the source, on the frames that both
     have."""
-    against = [d for d in one.differences if (d.first, d.second) == (model, COPY_METHOD)]
+    against = [
+        d for d in one.differences
+        if (d.first, d.second) == (model, COPY_METHOD) and not notes.is_against_source(one, d.metric)
+    ]  # fmt: skip
     missing = [name for name in one.metric_names if _often_missing(one, name, model)]
     won = [METRICS[d.metric].title for d in against if d.first_is_better and d.metric not in missing]
     lost = [METRICS[d.metric].title for d in against if not d.first_is_better and d.metric not in missing]
@@ -146,39 +148,17 @@ def _results(one: ProtocolResults) -> str:
     head += f'<p class="soft small">{escape_html(scored_frames_caption(about.frames, about.lossless))}</p>'
     if not one.shared:
         nothing = "No metric of this run applies without a ground truth."
-        return f'{head}<p class="soft small">{nothing}</p>{_rejected(one)}'
-    parts = [head, INTERVALS_NOTE, SHARED_FRAMES_NOTE, _table(one, one.metric_names, own=False)]
+        return f'{head}<p class="soft small">{nothing}</p>{notes.rejected_clips_note(one)}'
+    missing = notes.find_missing_weights(one)
+    computed = [name for name in one.metric_names if name not in missing]
+    parts = [head, INTERVALS_NOTE, SHARED_FRAMES_NOTE, _table(one, computed, own=False)]
+    parts.append(notes.not_computed(missing))
     incomplete = {record.name for record in (*one.own, *one.shared) if record.missing}
-    if names := [name for name in one.metric_names if name in incomplete]:
+    if names := [name for name in computed if name in incomplete]:
         parts += [UNPAIRED_NOTE, _table(one, names, own=True)]
     if one.differences:
         parts += [PAIRED_NOTE, _differences(one.differences)]
-    return "".join(parts) + _loss_net_note(one) + _rejected(one)
-
-
-def _loss_net_note(one: ProtocolResults) -> str:
-    """Which models were trained against which of the nets that judge them."""
-    found: dict[str, dict[str, None]] = {}
-    for record in one.own:
-        if record.weights_in_loss:
-            found.setdefault(record.method, {}).update(dict.fromkeys(record.weights_in_loss))
-    if not found:
-        return ""
-    models = "; ".join(f"{model} against {', '.join(weights)}" for model, weights in found.items())
-    text = (
-        f"{LOSS_NET_MARK} judged by a net that its own losses used in training ({models}): a model "
-        "may have learnt to please that net, so look for another metric that agrees."
-    )
-    return f'<p class="soft small">{escape_html(text)}</p>'
-
-
-def _rejected(one: ProtocolResults) -> str:
-    """One list of pairs serves all models: what that cost."""
-    if not one.about.rejected:
-        return ""
-    counts = ", ".join(f"{count} by {node}" for node, count in one.about.rejected.items())
-    text = f"Test clips that one of the models cannot be driven with are scored for none: rejected {counts}."
-    return f'<p class="soft small">{escape_html(text)}</p>'
+    return "".join(parts) + notes.loss_net_note(one) + notes.rejected_clips_note(one)
 
 
 def _table(one: ProtocolResults, names: Sequence[str], own: bool) -> str:
@@ -195,7 +175,7 @@ def _part_of_table(one: ProtocolResults, own: bool, names: Sequence[str]) -> str
         metric = METRICS[name]
         unit = f" [{metric.unit}]" if metric.unit and metric.unit != "[0,1]" else ""
         arrow = f"{escape_html(unit)}&nbsp;{'↑' if metric.better == 'up' else '↓'}"
-        heads.append(f"{escape_html(metric.title)}{arrow}")
+        heads.append(f"{escape_html(metric.title)}{arrow}{notes.reference_note(one, name)}")
     best = {name: _best(one, name, own) for name in names}
     rows = []
     for model in one.models:
@@ -204,8 +184,14 @@ def _part_of_table(one: ProtocolResults, own: bool, names: Sequence[str]) -> str
         kind = f'<span class="ci">{METHOD_KIND_TEXTS[one.summaries[model].kind]}</span>'
         rows.append(f'<tr class="model"><td>{escape_html(model)}{kind}{tags}</td>{cells}</tr>')
     for method, meaning in BASELINE_TEXTS.items():
+        if method not in one.summaries:
+            continue
         cells = "".join(
-            _cell(one.find_record(n, method, own), best[n] if method == COPY_METHOD else None) for n in names
+            _cell(
+                one.find_record(n, method, own),
+                best[n] if method == COPY_METHOD and not notes.is_against_source(one, n) else None,
+            )
+            for n in names
         )
         rows.append(
             f'<tr class="base"><td '
@@ -218,8 +204,9 @@ def _part_of_table(one: ProtocolResults, own: bool, names: Sequence[str]) -> str
 
 def _best(one: ProtocolResults, name: str, own: bool) -> float | None:
     """Of the models and the copied source that have a value in nearly all frames; None where fewer than two
-    have."""
-    records = [one.find_record(name, method, own) for method in (COPY_METHOD, *one.models)]
+    have. The copied source does not count where frames are compared with the source."""
+    rivals = one.models if notes.is_against_source(one, name) else (COPY_METHOD, *one.models)
+    records = [one.find_record(name, method, own) for method in rivals]
     values = [r.value for r in records if r and r.value is not None and not r.often_missing]
     if len(values) < 2:
         return None
@@ -246,7 +233,7 @@ def _cell(record: MetricRecord | None, best: float | None) -> str:
         lines.append(f"n = {record.n:,}")
     small = "".join(f'<span class="ci">{line}</span>' for line in lines)
     marked = " best" if record.value == best and not record.often_missing else ""
-    mark = LOSS_NET_MARK if record.weights_in_loss else ""
+    mark = notes.LOSS_NET_MARK if record.weights_in_loss else ""
     return f'<td class="n{marked}">{format_number(record.value)}{mark}{small}</td>'
 
 
@@ -266,7 +253,7 @@ def _differences_in(differences: Sequence[MethodDifference]) -> str:
         if one.low is not None and one.high is not None:
             text += f'<span class="ci">{one.low:+.3g} – {one.high:+.3g}</span>'
         lines.setdefault((one.first, one.second), {})[one.metric] = (
-            f"{text}<span class='ci'>{one.n:,} frames</span>"
+            f"{text}<span class='ci'>{one.n:,} {METRICS[one.metric].counts}</span>"
         )
     body = [
         [escape_html(f"{first} − {second}".replace("_", " ")), *(cells.get(name, "–") for name in names)]

@@ -1,4 +1,7 @@
-"""Nodes `score.<method>.<protocol>`: the value of each metric in each generated frame.
+"""Nodes `score.<method>.<protocol>`: the value of each metric in each generated frame, or of each pair.
+
+What frames are compared with (their reference) is another method's frames and features: those of the truth,
+of the driving frames or of the source.
 
 Little is reduced here: what the method's own run is logged with, the mean over all real frames that some
 metrics take from their features, and the figures of whole sets of frames, whose moments are too large to be
@@ -20,10 +23,18 @@ import numpy as np
 from models.provenance import describe_provenance
 from pipelines.dataset.clip_pairs import clip_identity
 from pipelines.eval.features import FRAMES_FEATURE
-from pipelines.eval.methods import Method, MethodKind
+from pipelines.eval.methods import (
+    DRIVING_METHOD,
+    SOURCE_CLIP_METHOD,
+    TRUTH_METHOD,
+    Method,
+    MethodKind,
+    reference_method,
+)
 from pipelines.eval.metrics import METRICS, Metric
 from pipelines.eval.metrics.moments import FeatureMoments, feature_moments
 from pipelines.eval.pair_family import Family, read_generated_sample_metadata, read_optional_field
+from pipelines.eval.pairs import PAIRS_FILE, read_pairs
 from pipelines.eval.records import FrameValues, finite_or_none, own_frame_metric_records
 
 if TYPE_CHECKING:
@@ -43,7 +54,7 @@ VALUES_FILE, SUMMARY_FILE, RECORDS_FILE = "values.parquet", "summary.json", "met
 CENTRES_FILE = "centres.json"
 """Metric -> the mean that was taken from its feature, of those that are centred."""
 Centres = Mapping[str, "np.ndarray | str"]
-"""Metric -> the truth's mean (D,), or what there is none for want of."""
+"""Metric -> the mean of real frames (D,), or what there is none for want of."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,17 +83,23 @@ class PairScores:
 
     values: list[FrameValues]
     moments: dict[str, tuple[FeatureMoments, FeatureMoments]]
-    """Metric that compares sets -> the method's and the truth's, of frames in which both have the feature."""
+    """Metric that compares sets -> the method's and the reference's: of frames in which both have the
+    feature, or, of frames of another clip, of all that have it."""
 
 
 def score_method(ctx: NodeContext, method: str, kind: MethodKind, loss_nets: str = "") -> None:
-    """The whole node: values.parquet, metrics.json, summary.json and centres.json. Inputs: `generated`,
-    `truth`, and of each feature that a metric reads `<feature>` and `truth.<feature>`. loss_nets: names, with
-    spaces between them."""
-    metrics: tuple[str, ...] = ctx.config.metrics
-    families = {role: one.open_family() for role, one in ctx.inputs.items()}
-    keys = families["truth"].keys
-    centres = truth_feature_means(metrics, families)
+    """The whole node: values.parquet, metrics.json, summary.json and centres.json. Inputs: `pairs`, their
+    table; `generated` and `<feature>` of the method; `truth` or, without one, `driving`; and of each method
+    that is a metric's reference `<reference>` and `<reference>.<feature>`. loss_nets: names, with spaces
+    between them."""
+    table = read_pairs(ctx.inputs["pairs"].path(PAIRS_FILE))
+    people = {pair.id: clip_identity(pair.source_clip) for pair in table}
+    driving_people = {pair.id: clip_identity(pair.driving_clip) for pair in table}
+    families = {role: one.open_family() for role, one in ctx.inputs.items() if role != "pairs"}
+    metrics = metrics_of_protocol(ctx.config.metrics, TRUTH_METHOD in families)
+    references = {name: METRICS[name].reference_in(TRUTH_METHOD in families) for name in metrics}
+    keys = driving_family(families).keys
+    centres = driving_feature_means(metrics, families, driving_people)
     values: list[FrameValues] = []
     moments: dict[str, tuple[FeatureMoments, FeatureMoments]] = {}
     pairs = f"{len(keys):,} pair{'s' * (len(keys) != 1)}"
@@ -91,7 +108,10 @@ def score_method(ctx: NodeContext, method: str, kind: MethodKind, loss_nets: str
         values += done.values
         moments = _add_moments(moments, done.moments)
         ctx.report_progress(len({one.pair for one in values}), len(keys), pairs)
-    values = _with_set_values(values, moments)
+    values = [
+        replace(one, identity=people[one.pair], reference=references[one.metric])
+        for one in _with_set_values(values, moments)
+    ]
     values.sort(key=lambda one: (one.pair, one.metric))
     about = read_generated_sample_metadata(families["generated"])
     trained_with = tuple(loss_nets.split())
@@ -144,19 +164,33 @@ def _in_tasks(
         yield from pool.map(task, [keys[i::count] for i in range(count)])
 
 
-def truth_feature_means(metrics: Sequence[str], families: Mapping[str, Family]) -> Centres:
-    """Of the metrics that are centred: the same for every method of a protocol."""
+def metrics_of_protocol(metrics: Sequence[str], has_truth: bool) -> tuple[str, ...]:
+    """Those that apply to pairs with a ground truth, or without."""
+    return tuple(name for name in metrics if METRICS[name].reference_in(has_truth) is not None)
+
+
+def driving_family(families: Mapping[str, Family]) -> Family:
+    """The frames that there are one of for each that a method should have."""
+    return families[TRUTH_METHOD if TRUTH_METHOD in families else DRIVING_METHOD]
+
+
+def driving_feature_means(
+    metrics: Sequence[str], families: Mapping[str, Family], people: Mapping[str, str]
+) -> Centres:
+    """Of the metrics that are centred: the same for every method of a protocol. people: pair -> who is in its
+    driving frames."""
     found: dict[str, np.ndarray | str] = {}
+    driving = TRUTH_METHOD if TRUTH_METHOD in families else DRIVING_METHOD
     for metric in (METRICS[name] for name in metrics if METRICS[name].centred):
-        keys = families["truth"].keys
-        of_pairs = {key: PairFeatures(key, families, "truth").get(metric) for key in keys}
+        keys = families[driving].keys
+        of_pairs = {key: PairFeatures(key, families, driving).get(metric) for key in keys}
         if needs := next((one for one in of_pairs.values() if isinstance(one, str)), ""):
             found[metric.name] = needs
             continue
         seen = {key: one[_has_feature(one)] for key, one in of_pairs.items() if not isinstance(one, str)}
-        people = {clip_identity(key) for key, one in seen.items() if len(one)}
-        if len(people) < MIN_CENTRE_IDENTITIES:
-            wanted = f"real frames of at least {MIN_CENTRE_IDENTITIES} people, found {len(people)}"
+        found_people = {people[key] for key, one in seen.items() if len(one)}
+        if len(found_people) < MIN_CENTRE_IDENTITIES:
+            wanted = f"real frames of at least {MIN_CENTRE_IDENTITIES} people, found {len(found_people)}"
             found[metric.name] = wanted
             continue
         found[metric.name] = np.concatenate(list(seen.values())).astype(np.float64).mean(0)
@@ -168,40 +202,49 @@ def score_pairs(
 ) -> PairScores:
     """Every metric on some pairs, each frame and feature read once. A pair of which the method has no frames
     counts with all of them."""
-    wanted = [METRICS[name] for name in metrics]
+    wanted, has_truth = [METRICS[name] for name in metrics], TRUTH_METHOD in families
     present = set(families["generated"].keys)
     values, moments = [], {}
     for key in keys:
         if key not in present:
-            frames = families["truth"].frame_count(key)
+            frames = driving_family(families).frame_count(key)
             values += [missing_pair_values(metric, key, frames) for metric in wanted]
             continue
-        method, truth = PairFeatures(key, families, ""), PairFeatures(key, families, "truth")
+        method, others = PairFeatures(key, families, ""), {}
         for metric in wanted:
-            scored = score_frames(metric, key, method, truth, centres.get(metric.name))
+            name = reference_method(metric.reference_in(has_truth) or "none", has_truth)
+            reference = others.setdefault(name, PairFeatures(key, families, name) if name else method)
+            scored = score_frames(metric, key, method, reference, centres.get(metric.name))
             values.append(scored)
             if metric.of_sets and not scored.needs:
-                moments = _add_moments(moments, {metric.name: _moments(metric, scored, method, truth)})
+                moments = _add_moments(moments, {metric.name: _moments(metric, scored, method, reference)})
     return PairScores(values, moments)
 
 
 class PairFeatures:
-    """What metrics compare of one pair, each read once: of a method (prefix "") or of the truth."""
+    """What metrics compare of one pair, each read once: of the method that is scored (prefix "") or of
+    another."""
 
     def __init__(self, key: str, families: Mapping[str, Family], prefix: str) -> None:
         self._key, self._families, self._prefix = key, families, prefix
         self._read: dict[tuple[str, str], np.ndarray | str] = {}
 
-    def get(self, metric: Metric, length: int = 0) -> np.ndarray | str:
+    @property
+    def is_other_clip(self) -> bool:
+        """Whether its frames are others than those that were to be generated, and not as many."""
+        return self._prefix == SOURCE_CLIP_METHOD
+
+    def get(self, metric: Metric) -> np.ndarray | str:
         """(T,...) of the metric's field, or the id of the weights for want of which there is none. Frames are
-        float64 in [0,1]. length: the T that a single picture stands for; 0 = as many as there are."""
+        float64 in [0,1]. A single picture stands for every driving frame."""
         place = (metric.feature, metric.field)
         if place not in self._read:
             self._read[place] = self._load(*place)
         values = self._read[place]
-        if not isinstance(values, str) and len(values) == 1 and length:
-            return np.broadcast_to(values, (length, *values.shape[1:]))
-        return values
+        if isinstance(values, str) or len(values) != 1 or self.is_other_clip:
+            return values
+        length = driving_family(self._families).frame_count(self._key)
+        return np.broadcast_to(values, (length, *values.shape[1:]))
 
     def _load(self, feature: str, name: str) -> np.ndarray | str:
         own = "generated" if feature == FRAMES_FEATURE else feature
@@ -214,19 +257,20 @@ class PairFeatures:
 
 def missing_pair_values(metric: Metric, pair: str, frames: int) -> FrameValues:
     """Of a pair that the method lacks."""
-    values = np.full(frames, np.nan)
-    return FrameValues(pair=pair, metric=metric.name, values=values, undetected=frames)
+    values = np.full(frames if metric.per_clip is None else 1, np.nan)
+    return FrameValues(pair=pair, metric=metric.name, values=values, undetected=len(values))
 
 
 def score_frames(
     metric: Metric,
     pair: str,
     method: PairFeatures,
-    truth: PairFeatures,
+    reference: PairFeatures,
     centre: np.ndarray | str | None = None,
 ) -> FrameValues:
-    """One metric in each frame of one pair. centre: what is taken from the features of both sides."""
-    prediction, target = _both_sides(metric, method, truth)
+    """One metric in each frame of one pair, or its one value of the pair. centre: what is taken from the
+    features of both sides."""
+    prediction, target = _both_sides(metric, method, reference)
     for features in (prediction, target, centre):
         if isinstance(features, str):
             return FrameValues(
@@ -240,17 +284,21 @@ def score_frames(
     if centre is not None:
         assert not isinstance(centre, str)
         prediction, target = prediction - centre, target - centre
-    values = metric.per_frame(prediction, target)
+    if metric.per_clip is not None:
+        value = metric.per_clip(prediction, target)
+        return FrameValues(
+            pair=pair, metric=metric.name, values=np.array([value]), undetected=int(np.isnan(value))
+        )
+    values = metric.per_frame(prediction, prediction if reference.is_other_clip else target)
     return FrameValues(pair=pair, metric=metric.name, values=values, undetected=undetected)
 
 
 def _both_sides(
-    metric: Metric, method: PairFeatures, truth: PairFeatures
+    metric: Metric, method: PairFeatures, reference: PairFeatures
 ) -> tuple[np.ndarray | str, np.ndarray | str]:
     if metric.feature_includes_truth:
         return method.get(metric), method.get(metric)
-    target = truth.get(metric)
-    return method.get(metric, 0 if isinstance(target, str) else len(target)), target
+    return method.get(metric), reference.get(metric)
 
 
 def _has_feature(features: np.ndarray) -> np.ndarray:
@@ -260,14 +308,16 @@ def _has_feature(features: np.ndarray) -> np.ndarray:
 
 # --- sets of frames -----------------------------------------------------------------------------------------
 def _moments(
-    metric: Metric, scored: FrameValues, method: PairFeatures, truth: PairFeatures
+    metric: Metric, scored: FrameValues, method: PairFeatures, reference: PairFeatures
 ) -> tuple[FeatureMoments, FeatureMoments]:
-    """Of the frames in which both have the feature."""
-    prediction, target = _both_sides(metric, method, truth)
+    """Of the frames in which both have the feature; where those of the reference are of another clip, each
+    side's own."""
+    prediction, target = _both_sides(metric, method, reference)
     assert not isinstance(prediction, str)
     assert not isinstance(target, str)
     keep = np.isfinite(scored.values)
-    return feature_moments(prediction[keep]), feature_moments(target[keep])
+    theirs = _has_feature(target) if reference.is_other_clip else keep
+    return feature_moments(prediction[keep]), feature_moments(target[theirs])
 
 
 def _add_moments(
@@ -307,7 +357,8 @@ def write_frame_values(path: Path, values: Sequence[FrameValues]) -> None:
     import pyarrow.parquet as pq
 
     schema = pa.schema([
-        ("pair", pa.string()), ("metric", pa.string()), ("values", pa.list_(pa.float64())),
+        ("pair", pa.string()), ("identity", pa.string()), ("metric", pa.string()), ("reference", pa.string()),
+        ("values", pa.list_(pa.float64())),
         ("undetected", pa.int64()), ("needs", pa.string()), ("set_value", pa.float64()),
     ])  # fmt: skip
     rows = [{**asdict(one), "values": one.values.tolist()} for one in values]

@@ -20,14 +20,13 @@ from models.reenactor import ClipFrames, MotionTransfer
 from pipelines.eval import generate
 from pipelines.eval.features import compute_dlib_landmarks
 from pipelines.eval.methods import BASELINE_METHODS, METHOD_FUNCTIONS
-from pipelines.eval.metrics import METRICS
 from pipelines.eval.pairs import ClipPair, make_pairs, read_pairs
 from pipelines.eval.protocols import EvaluationProtocol
 from pipelines.eval.sample_frames import publish_sample_frames
 from pipelines.eval.score import score_method
 from pipelines.preprocess.clips_config import FrameCodecConfig
 from storage import shards
-from tests.eval.stand_in_features import BrightFaces, stand_in_features
+from tests.eval.stand_in_features import ROAD_METRICS, BrightFaces, stand_in_features
 
 
 def clip_frames(seed: int, count: int = 9, size: int = 64) -> np.ndarray:
@@ -383,7 +382,7 @@ def road(clips, recordings, tmp_path_factory) -> Road:
     finder = BrightFaces()
     finder.darkest = 1.0
     methods = {"toy": HalfWay(), "dark": Darker(), **METHOD_FUNCTIONS}
-    del methods["driving"]
+    del methods["driving"], methods["source_clip"]
     for method, how in methods.items():
         stage = getattr(generate, how if isinstance(how, str) else "generate_frames")
         rows = [unit_inputs(pair, clips) for pair in read_pairs(context.out / "pairs.parquet")]
@@ -399,7 +398,8 @@ def road(clips, recordings, tmp_path_factory) -> Road:
     for method in methods:
         features[method] |= stand_in_families(generated[method], generated["truth"])
     for method in ("toy", "dark", *BASELINE_METHODS):
-        scores[method] = scored_by(method, generated, features, tmp_path_factory.mktemp(method))
+        out = tmp_path_factory.mktemp(method)
+        scores[method] = scored_by(method, generated, features, out, Folder(context.out))
     samples = {
         model: samples_of(model, generated, tmp_path_factory.mktemp(f"samples_{model}"))
         for model in ("toy", "dark")
@@ -427,15 +427,17 @@ def samples_of(model: str, generated: dict[str, KeptFamily], out: Path) -> KeptC
 
 
 def scored_by(
-    method: str, generated: dict[str, KeptFamily], features: dict[str, dict[str, KeptFamily]], out: Path
-) -> KeptContext:
+    method: str, generated: dict[str, KeptFamily], features: dict[str, dict[str, KeptFamily]], out: Path,
+    pairs: Folder,
+) -> KeptContext:  # fmt: skip
     """The node `score.<method>.self`."""
-    inputs = {"generated": Shards(generated[method]), "truth": Shards(generated["truth"])}
+    inputs: dict[str, Any] = {"pairs": pairs, "generated": Shards(generated[method])}
+    inputs["truth"] = Shards(generated["truth"])
     inputs |= {name: Shards(family) for name, family in features[method].items()}
     inputs |= {f"truth.{name}": Shards(family) for name, family in features["truth"].items()}
     for role, artifact in inputs.items():
         artifact.node = f"node of {role}"
-    config = SimpleNamespace(metrics=tuple(METRICS))
+    config = SimpleNamespace(metrics=ROAD_METRICS)
     context = KeptContext(node=f"score.{method}.self", config=config, inputs=inputs, out=out)
     score_method(context, method, "baseline" if method in BASELINE_METHODS else "trained")
     return context

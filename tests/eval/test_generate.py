@@ -2,11 +2,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from models.errors import InvalidSettings
 from pipelines.errors import UserError
 from pipelines.eval import generate
-from pipelines.eval.pairs import CandidateClips, make_protocol_pairs, read_pairs
+from pipelines.eval.pairs import CandidateClips, ClipPair, make_protocol_pairs, read_pairs
 from pipelines.eval.protocols import EvaluationProtocol
 from pipelines.figures import picture_grids
 
@@ -71,6 +72,17 @@ def test_the_truth_is_the_driving_frames_at_the_judged_size(unit, truth):
 def test_the_copied_source_is_kept_as_one_picture(unit, pair, clips):
     expected = picture_grids.to_uint8(picture_grids.resize_frames(clips[pair.id][:1], 32))
     np.testing.assert_array_equal(frames_of(generate.copy_source(unit, SIZE, {})), expected)
+
+
+def test_of_the_sources_clip_there_are_as_many_frames_as_would_drive(unit_of, clips, road):
+    source, driving = sorted(clips)[:2]
+    pair = ClipPair(
+        id="pair-0", source_recording=source.split("#")[1], source_clip=source, source_frames=(0,),
+        driving_recording=driving.split("#")[1], driving_clip=driving, driving_frames=(0, 3),
+    )  # fmt: skip
+    config = replace(road.protocol, size=64, frame_stride=3, max_frames=2)
+    samples = generate.source_clip_frames(unit_of(pair, clips), config, {})
+    assert np.array_equal(frames_of(samples), clips[source][[0, 3]])
 
 
 def test_the_codec_baseline_is_near_the_truth_but_not_the_same(unit, truth):

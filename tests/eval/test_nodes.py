@@ -78,8 +78,27 @@ def test_a_caption_is_code_of_the_report_alone(graph, project_code):
     assert readers == ["report"]
 
 
-def test_a_protocol_without_a_truth_is_generated_and_shown_but_not_scored():
+def test_a_protocol_without_a_truth_is_scored_against_source_driving_frames_and_the_sources_clip():
     names = [node.name for node in graph_of(*CROSS) if ".cross" in node.name]
+    scored = ("fsrt", "headgan", "copy_source")
+    assert [name for name in names if name.startswith(("pairs", "generate", "score", "samples"))] == [
+        "pairs.cross",
+        *(f"generate.{one}.cross" for one in ("driving", "copy_source", "source_clip", "fsrt", "headgan")),
+        *(f"samples.{model}.cross" for model in ("fsrt", "headgan")),
+        *(f"score.{method}.cross" for method in scored),
+    ]
+    of_mesh, of_identity, of_sets = (
+        {name.split(".")[1] for name in names if name.startswith("features.") and name.endswith(feature)}
+        for feature in ("mesh468_iris", "dlib_resnet", "efficientnet_lite0")
+    )
+    assert of_mesh == {*scored, "driving"}
+    assert of_identity == {*scored, "driving"}  # whose mean is taken from both sides
+    assert of_sets == {*scored, "source_clip"}
+    assert not [name for name in names if "dlib68" in name]  # compared with a truth alone
+
+
+def test_without_a_metric_that_applies_a_protocol_is_generated_and_shown_alone():
+    names = [node.name for node in graph_of(*CROSS, "eval.metrics=[l1]") if ".cross" in node.name]
     assert names == [
         "pairs.cross",
         *(f"generate.{method}.cross" for method in ("driving", "copy_source", "fsrt", "headgan")),

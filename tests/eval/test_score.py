@@ -2,9 +2,11 @@ import json
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from pipelines.eval import score
 from pipelines.eval.metrics import METRICS, sum_frame_values
+from tests.eval.stand_in_features import ROAD_METRICS
 
 FEATURE = "landmarks.dlib68"
 
@@ -16,6 +18,11 @@ def families_of(road, method="toy"):
         **road.features[method],
         **{f"truth.{name}": family for name, family in road.features["truth"].items()},
     }
+
+
+def means_of(metrics, families):
+    people = {key: key.split("#")[0] for key in families["truth"].keys}
+    return score.driving_feature_means(metrics, families, people)
 
 
 def rows_of(road, method, metric):
@@ -32,7 +39,7 @@ def value(road, method, metric):
 
 def test_every_pair_has_a_value_of_each_metric_in_each_frame(road):
     rows = score.read_frame_metric_values(road.inputs["self/toy/score"])
-    assert len(rows) == 4 * len(METRICS)
+    assert len(rows) == 4 * len(ROAD_METRICS)
     assert {len(row.values) for row in rows} == {6}
 
 
@@ -79,7 +86,7 @@ def test_each_frame_and_feature_is_read_once(road):
             return self.family.read(key, fields)
 
     families = {role: Counting(role, family) for role, family in families_of(road).items()}
-    score.score_pairs(families["generated"].keys[:1], list(METRICS), families, {})
+    score.score_pairs(families["generated"].keys[:1], list(ROAD_METRICS), families, {})
     assert len(asked) == len(set(asked))
     assert {("generated", "frames"), ("truth", "frames"), (FEATURE, "landmarks")} <= set(asked)
     assert ("imagenet.efficientnet_lite0", "map_distance") in asked
@@ -111,14 +118,14 @@ def test_the_centre_is_the_mean_of_the_truths_frames_that_have_the_feature(road)
     families = families_of(road, "dark")
     family = families["truth.identity.dlib_resnet"]
     vectors = np.concatenate([family.read(key)["embedding"] for key in family.keys])
-    (centre,) = score.truth_feature_means(list(METRICS), families).values()
+    (centre,) = means_of(list(ROAD_METRICS), families).values()
     assert centre == pytest.approx(vectors.astype(np.float64).mean(0), rel=1e-12)
-    assert score.truth_feature_means(["l1"], families) == {}
+    assert means_of(["l1"], families) == {}
 
 
 def test_a_centred_cosine_is_that_of_what_the_features_differ_in_from_the_mean(road):
     families = families_of(road)
-    centres = score.truth_feature_means(["csim_dlib_centred"], families)
+    centres = means_of(["csim_dlib_centred"], families)
     key = families["truth"].keys[0]
     (found,) = score.score_pairs([key], ["csim_dlib_centred"], families, centres).values
     a, b = (
@@ -133,7 +140,7 @@ def test_of_one_person_nothing_is_centred_and_the_note_says_so(road, kept_family
     families = families_of(road)
     one = [key for key in families["truth"].keys if key.startswith("id1")]
     families["truth"] = kept_family([families["truth"].read(key) for key in one])
-    centres = score.truth_feature_means(["csim_dlib_centred"], families)
+    centres = means_of(["csim_dlib_centred"], families)
     assert centres == {"csim_dlib_centred": "real frames of at least 2 people, found 1"}
     rows = score.score_pairs(one, ["csim_dlib_centred"], families, centres).values
     assert {row.needs for row in rows} == set(centres.values())
@@ -143,7 +150,7 @@ def test_the_centre_of_a_metric_without_its_net_names_the_weights(road, kept_fam
     families = families_of(road)
     missing = [{"__key__": key, "needs": {"weights": "dlib_resnet"}} for key in families["truth"].keys]
     families["truth.identity.dlib_resnet"] = kept_family(missing)
-    assert score.truth_feature_means(["csim_dlib_centred"], families) == {"csim_dlib_centred": "dlib_resnet"}
+    assert means_of(["csim_dlib_centred"], families) == {"csim_dlib_centred": "dlib_resnet"}
 
 
 def test_moments_of_pairs_add_up_to_those_of_all(road):
@@ -171,6 +178,76 @@ def test_the_mean_that_was_taken_is_kept_with_the_run(road):
     assert [(name, len(mean)) for name, mean in kept.items()] == [("csim_dlib_centred", 16 * 3)]
 
 
+# --- pairs without a truth ---
+@pytest.fixture
+def cross_families(road, kept_family):
+    """As if the copied source were of another clip than the driving frames, with three frames of its own."""
+    families = families_of(road)
+    own = {name: family for name, family in families.items() if not name.startswith("truth")}
+    others = {"driving": "truth", "copy_source": "copy_source", "source_clip": "dark"}
+    for role, method in others.items():
+        own |= {role: road.generated[method]}
+        own |= {f"{role}.{name}": family for name, family in road.features[method].items()}
+    feature = "imagenet.efficientnet_lite0"
+    short = [{key: value[:3] if key != "__key__" else value for key, value in
+              own[f"source_clip.{feature}"].read(one).items()} for one in own["generated"].keys]  # fmt: skip
+    return own | {f"source_clip.{feature}": kept_family(short)}
+
+
+def test_metrics_that_need_a_truth_do_not_apply_without_one():
+    assert score.metrics_of_protocol(["l1", "pose_mesh", "csim_dlib_centred"], has_truth=False) == (
+        "pose_mesh", "csim_dlib_centred"
+    )  # fmt: skip
+
+
+def test_identity_is_compared_with_the_source_and_pose_with_the_driving_frames(cross_families):
+    key = cross_families["generated"].keys[0]
+    names = ["id_l2_dlib", "pose_mesh"]
+    identity, pose = score.score_pairs([key], names, cross_families, {}).values
+    source = cross_families["copy_source.identity.dlib_resnet"].read(key)["embedding"].astype(float)
+    own = cross_families["identity.dlib_resnet"].read(key)["embedding"].astype(float)
+    assert identity.values == pytest.approx(np.linalg.norm(own - source, axis=1), abs=1e-12)
+    driving = cross_families["driving.landmarks.mesh468_iris"].read(key)["angles"].astype(float)
+    angles = cross_families["landmarks.mesh468_iris"].read(key)["angles"].astype(float)
+    assert pose.values == pytest.approx(np.abs(angles - driving).mean(1), abs=1e-12)
+
+
+def test_sets_are_compared_with_the_frames_of_the_sources_clip_however_many_these_are(cross_families):
+    keys = cross_families["generated"].keys
+    found = score.score_pairs(keys, ["fd_efflite0_b15"], cross_families, {})
+    ours, theirs = found.moments["fd_efflite0_b15"]
+    assert (ours.n, theirs.n) == (24, 12)
+    assert {len(row.values) for row in found.values} == {6}
+
+
+# --- metrics of whole clips ---
+@pytest.fixture
+def clip_metric(monkeypatch):
+    def largest_change(prediction, target):
+        return float("nan") if np.isnan(prediction).any() else float(np.abs(prediction - target).max())
+
+    one = replace(METRICS["pose_mesh"], name="of_clip", per_clip=largest_change)
+    monkeypatch.setitem(METRICS, "of_clip", one)
+    return one
+
+
+def test_a_metric_of_clips_has_one_value_for_each_pair(road, clip_metric):
+    keys = road.generated["toy"].keys
+    rows = score.score_pairs(keys, ["of_clip"], families_of(road), {}).values
+    assert [(len(row.values), row.undetected) for row in rows] == [(1, 0)] * 4
+    assert clip_metric.counts == "pairs"
+
+
+def test_a_pair_without_that_value_is_missing_once(road, clip_metric, kept_family):
+    families = families_of(road, "dark")
+    key = families["truth"].keys[0]
+    (found,) = score.score_pairs([key], ["of_clip"], families, {}).values
+    assert (np.isnan(found.values).tolist(), found.undetected) == ([True], 1)
+    families["generated"] = kept_family([])
+    (lost,) = score.score_pairs([key], ["of_clip"], families, {}).values
+    assert (np.isnan(lost.values).tolist(), lost.undetected) == ([True], 1)
+
+
 # --- the node -----------------------------------------------------------------------------------------------
 def test_the_node_reports_its_figures_and_the_state_of_the_weights(road):
     toy = road.scores["toy"]
@@ -192,6 +269,13 @@ def test_records_of_the_node_are_over_its_own_frames(road):
     records = json.loads((road.scores["dark"].out / score.RECORDS_FILE).read_text())
     akd = next(r for r in records if r["name"] == "akd_l1_dlib")
     assert (akd["frames"], akd["n"], akd["missing"], akd["undetected"]) == ("own", 16, 8, 8)
+
+
+def test_each_row_says_who_the_source_is_and_what_it_was_compared_with(road):
+    rows = rows_of(road, "toy", "l1")
+    assert [(row.identity, row.reference) for row in rows] == [
+        (row.pair.split("#")[0], "truth") for row in rows
+    ]
 
 
 def test_the_node_writes_the_same_bytes_again(road, make_context, tmp_path):

@@ -41,13 +41,14 @@ def _symmetric_square_root(matrix: np.ndarray) -> np.ndarray:
 FD_EFFLITE0_METRIC = Metric(
     name="fd_efflite0", title="FD (EffNet)", variant="head1280_ddof1_256px", better="down", unit="",
     per_frame=is_present_per_frame, feature=EFFICIENTNET_FEATURE, field="head_features",
-    of_sets=frechet_distance,
-    meaning="Frechet distance between the sets of generated and real frames by 1280 features of "
-    "EfficientNet-Lite0; not FID, and of few frames only comparable with the same number",
+    of_sets=frechet_distance, cross_reference="source_clip",
+    meaning="Frechet distance between the sets of generated and real frames (in cross-reenactment: of the "
+    "sources' clips) by 1280 features of EfficientNet-Lite0; not FID, and of few frames only comparable with "
+    "the same number",
 )  # fmt: skip
 FD_EFFLITE0_B15_METRIC = Metric(
     name="fd_efflite0_b15", title="FD b15 (EffNet)", variant="block15_320_ddof1_256px", better="down",
     unit="", per_frame=is_present_per_frame, feature=EFFICIENTNET_FEATURE, field="block_features",
-    of_sets=frechet_distance,
+    of_sets=frechet_distance, cross_reference="source_clip",
     meaning="the same by the 320 features of its last block, which fewer frames suffice for",
 )  # fmt: skip

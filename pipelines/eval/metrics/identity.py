@@ -30,13 +30,14 @@ def embedding_l2_per_frame(prediction: np.ndarray, target: np.ndarray) -> np.nda
 CSIM_DLIB_CENTRED_METRIC = Metric(
     name="csim_dlib_centred", title="CSIM centred (dlib)", variant="mean_cosine_less_truth_mean_256px",
     better="up", unit="", per_frame=embedding_cosine_per_frame, feature=IDENTITY_FEATURE, field="embedding",
-    centred=True,
-    meaning="cosine of dlib's face embeddings of the generated and the real frame, less their mean over all "
-    "real frames; 1 = the same face, 0 or less = another one",
+    centred=True, cross_reference="source",
+    meaning="cosine of dlib's face embeddings of the generated and the real frame (in cross-reenactment: the "
+    "source), less their mean over all driving frames; 1 = the same face, 0 or less = another one",
 )  # fmt: skip
 ID_L2_DLIB_METRIC = Metric(
     name="id_l2_dlib", title="ID L2 (dlib)", variant="mean_euclidean_128_256px", better="down", unit="",
     per_frame=embedding_l2_per_frame, feature=IDENTITY_FEATURE, field="embedding",
+    cross_reference="source",
     meaning="distance of the same embeddings; by dlib's own threshold below 0.6 is one person, as some "
     "5 % of pairs of different people are, too",
 )  # fmt: skip

@@ -45,12 +45,13 @@ NME_MESH_METRIC = Metric(
 POSE_MESH_METRIC = Metric(
     name="pose_mesh", title="Pose (mesh)", variant="mean_abs_pitch_yaw_roll", better="down", unit="°",
     per_frame=pose_difference_per_frame, feature=MESH_LANDMARKS_FEATURE, field="angles",
+    cross_reference="driving",
     meaning="mean absolute difference of pitch, yaw and roll of a 3D head fitted to the same points",
 )  # fmt: skip
 BLINK_IRIS_METRIC = Metric(
     name="blink_iris", title="Eyelids (iris)", variant="mean_abs_openness_percent_of_eye_width",
     better="down", unit="%", per_frame=openness_difference_per_frame, feature=MESH_LANDMARKS_FEATURE,
-    field="openness",
+    field="openness", cross_reference="driving",
     meaning="mean absolute difference of how far the eyes are open, lid from lid in percent of an eye's "
     "width, by MediaPipe's iris net; an open eye has some 20 to 30",
 )  # fmt: skip

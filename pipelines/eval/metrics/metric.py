@@ -1,10 +1,16 @@
-"""What a metric is: a pure function from the frames of a method and of the truth (or features of them) to a
-value for each frame, and how the mean of these becomes the metric's value.
+"""What a metric is: a pure function from the frames of a method and of what they are compared with (or
+features of both) to a value for each frame or each pair, and how the mean of these becomes the metric's
+value.
 
 T = frames of a pair; images are float64 RGB in [0,1], shape (T,H,W,3). The values of frames are kept, so that
 methods can be compared on any frames that they share, and resampled for an interval, without scoring them
-again. A metric that compares two sets of frames, as a Frechet distance does, has no values of frames: it is
-computed from the moments of both sets, and stands for all frames of a method or for none.
+again. A metric of whole clips (how well the mouth follows the sound) has one value for each pair. A metric
+that compares two sets of frames, as a Frechet distance does, has no values of frames: it is computed from the
+moments of both sets, and stands for all frames of a method or for none.
+
+What generated frames are compared with is a metric's own: the ground truth where the pair has one, and where
+it has none, as in cross-reenactment, what the papers take in its place. The source for identity, the driving
+frames for pose and expression, and for some metrics nothing at all: these do not apply there.
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ import numpy as np
 from msgspec import Struct
 
 from pipelines.eval.features import FRAMES_FEATURE, METRIC_FEATURES
+from pipelines.eval.methods import Reference
 from pipelines.eval.metrics.moments import FeatureMoments
 
 
@@ -59,7 +66,15 @@ class Metric(Struct, frozen=True, kw_only=True):
     better: Literal["up", "down"]
     unit: str
     per_frame: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    """(T,...) of the method and (T,...) of the truth -> (T,) float64, NaN where either lacks the feature."""
+    """(T,...) of the method and (T,...) of the reference -> (T,) float64, NaN where either lacks the feature.
+    Of a metric without a reference both are the method's."""
+    per_clip: Callable[[np.ndarray, np.ndarray], float] | None = None
+    """Of a metric that has one value for each pair, in place of `per_frame`: the same arguments -> the value,
+    NaN where there is none. The metric's value is the mean over pairs."""
+    reference: Reference = "truth"
+    """What frames of a pair with a ground truth are compared with."""
+    cross_reference: Reference | None = None
+    """What frames of a pair without a ground truth are compared with; None = the metric does not apply."""
     feature: str = FRAMES_FEATURE
     """What it compares: the frames themselves, float64 in [0,1], or a name in METRIC_FEATURES."""
     field: str = FRAMES_FEATURE
@@ -67,11 +82,20 @@ class Metric(Struct, frozen=True, kw_only=True):
     finish: Callable[[float], float] = _mean
     """From the mean over frames to the value."""
     centred: bool = False
-    """The mean of the truth's feature over all frames of the protocol is taken from both sides before
+    """The mean of the feature over all driving frames of the protocol is taken from both sides before
     `per_frame`."""
     of_sets: Callable[[FeatureMoments, FeatureMoments], float] | None = None
-    """Of a metric that compares sets of frames: (the method's, the truth's) -> the value, NaN where there are
-    too few frames; `per_frame` then says which frames are in the sets."""
+    """Of a metric that compares sets of frames: (the method's, the reference's) -> the value, NaN where there
+    are too few frames; `per_frame` then says which frames are in the sets."""
+
+    @property
+    def counts(self) -> Literal["frames", "pairs"]:
+        """What it has a value of."""
+        return "frames" if self.per_clip is None else "pairs"
+
+    def reference_in(self, has_truth: bool) -> Reference | None:
+        """What frames of a protocol are compared with; None = the metric does not apply there."""
+        return self.reference if has_truth else self.cross_reference
 
     @property
     def feature_includes_truth(self) -> bool:
