@@ -439,7 +439,7 @@ NO_MATTER = {
     "features": {"simplejpeg", "av"},
     "score": {"simplejpeg", "av"},
     "samples": {"simplejpeg", "av"},
-    "report": {"scipy", "simplejpeg"},  # it reads what the metrics gave
+    "report": {"opencv-python", "simplejpeg"},  # it reads what the metrics gave
 }
 
 
