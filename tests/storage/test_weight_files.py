@@ -100,6 +100,36 @@ def test_a_changed_file_does_not_verify(store, tmp_path):
     assert "expected" in weight_files.verify_weights(store, find_third_party_weights("fsrt_kp"))
 
 
+def test_a_changed_file_is_not_used_and_its_current_digest_is_another(store, tmp_path):
+    torch.save({"a": torch.ones(2)}, tmp_path / "1.pt")
+    weights = find_third_party_weights("vgg19")
+    weight_files.import_weights(store, weights, tmp_path / "1.pt")
+    pinned = weight_files.pinned_sha256(store, weights)
+    assert weight_files.current_sha256(store, weights) == pinned
+    store.write(locations.weights_path("vgg19", "safetensors"), b"other")
+    assert weight_files.current_sha256(store, weights) == hashlib.sha256(b"other").hexdigest()
+    for use in (weight_files.weights_path, weight_files.require_weights):
+        with pytest.raises(InvalidInput, match=r"damaged since its import; `reenact weights import vgg19 F"):
+            use(store, weights)
+
+
+def test_a_record_without_its_file_and_a_file_without_its_record_do_not_verify(store, tmp_path):
+    torch.save({"a": torch.ones(2)}, tmp_path / "1.pt")
+    weights = find_third_party_weights("vgg19")
+    weight_files.import_weights(store, weights, tmp_path / "1.pt")
+    record = store.read(locations.weights_path("vgg19", "json"))
+    store.delete(locations.weights_path("vgg19", "json"))
+    assert weight_files.verify_weights(store, weights).startswith("a file without the record")
+    store.write(locations.weights_path("vgg19", "json"), record)
+    store.delete(locations.weights_path("vgg19", "safetensors"))
+    assert weight_files.verify_weights(store, weights).startswith("imported, but its file is gone")
+
+
+def test_a_record_that_is_no_json_is_told_by_verify(store):
+    store.write(locations.weights_path("vgg19", "json"), b"{")
+    assert "is not whole JSON" in weight_files.verify_weights(store, find_third_party_weights("vgg19"))
+
+
 def test_missing_weights_say_where_to_get_them(store):
     with pytest.raises(
         InvalidInput, match=r"get vox256.pt from andrerochow/fsrt, then `reenact weights import"
