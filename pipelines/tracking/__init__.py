@@ -14,7 +14,7 @@ Events are flat dicts with `type`, `time` (seconds since the epoch) and `run_id`
 | type | fields |
 |---|---|
 | run_started | [name], [config: resolved tree], [git: {commit, branch, dirty}], [store: URI], [argv], |
-| | [ray_job], and as texts [plan], [graph], [svg] |
+| | [licences: {weights id: text}], [ray_job], and as texts [plan], [graph], [svg] |
 | node_started | node, key, [node_key], [kind], [reasons], [params: {config path: value}], |
 | | [weights: {id: sha256}], [inputs: {upstream: {key, digest}}], [counts] |
 | node_cached | node, key, [state] |

@@ -223,10 +223,10 @@ class MlflowReplayer:
             "mlflow.source.name": "reenact",
             **{f"git.{name}": str(value) for name, value in git.items()},
             "reenact.ray_job": event.get("ray_job", ""),
+            **{f"licence.{name}": text for name, text in (event.get("licences") or {}).items()},
             **({"mlflow.source.git.commit": git["commit"]} if git.get("commit") else {}),
         }
-        name = event.get("name") or event["run_id"]
-        run = self._open(event, PARENT_RUN, name, tags)
+        run = self._open(event, PARENT_RUN, event.get("name") or event["run_id"], tags)
         self._stores[event["run_id"]] = store
         self._tables[event["run_id"]].header = f"`{event['run_id']}`" + (f" in `{store}`" if store else "")
         self._tables[event["run_id"]].changed = True

@@ -1,5 +1,7 @@
 """`reenact weights`: a wrong file is refused before it is pinned; a trained model goes out and comes back."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from click.testing import CliRunner
@@ -10,11 +12,13 @@ from models.fsrt.config import FsrtConfig, TrainingSampleConfig
 from models.fsrt.network import Fsrt
 from models.fsrt.phases import PHASES
 from models.fsrt.released import read_released_weights
+from models.weights import find_third_party_weights
 from pipelines.cli.main import main
 from pipelines.cli.weights import export_to_released_layout, find_weights_file_check
 from pipelines.engine.keys import make_config_view
 from pipelines.errors import UserError
-from storage import checkpoints
+from storage import checkpoints, locations, weight_files
+from storage.files import Store
 from storage.weights_import import convert_checkpoint_to_safetensors
 from tests.models.fsrt.architectures import NANO, metadata
 
@@ -76,6 +80,44 @@ def test_a_wrong_file_is_refused_before_it_is_pinned(tmp_path):
     assert "this is not fsrt_kp: tensors 73 missing: kp_detector.down.weight" in result.output
     assert "1 unknown: kp_detector.conv1.weight" in result.output
     assert not (tmp_path / "store" / "weights").exists()
+
+
+def test_without_acceptance_nothing_is_imported(tmp_path):
+    torch.save({"a": torch.ones(2)}, tmp_path / "vox256.pt")
+    result = run("weights", "import", "fsrt_vox", tmp_path / "vox256.pt", "--store", tmp_path / "store")
+    assert result.exit_code == 2
+    assert result.output.strip().endswith("if you have the right to use them, add --accept-licence")
+    assert len(result.output.strip().splitlines()) == 1
+    assert not (tmp_path / "store" / "weights").exists()
+
+
+@pytest.mark.usefixtures("quick_imports")
+def test_verify_names_a_changed_file_and_exits_1(tmp_path):
+    torch.save({"a": torch.ones(2)}, tmp_path / "fan.pth")
+    store = Store(str(tmp_path / "store"))
+    weight_files.import_weights(store, find_third_party_weights("fan2d"), tmp_path / "fan.pth")
+    assert run("weights", "verify", "--store", store.uri).exit_code == 0
+    store.write(locations.weights_path("fan2d", "safetensors"), b"changed")
+    result = run("weights", "verify", "--store", store.uri)
+    assert result.exit_code == 1
+    (line,) = (line for line in result.output.splitlines() if line.startswith("fan2d "))
+    assert "expected" in line
+
+
+def test_the_notice_of_a_run_has_the_weights_that_its_nodes_use(tmp_path, monkeypatch):
+    monkeypatch.setenv("REENACT_STORE", str(tmp_path / "store"))
+    demo = Path(__file__).parents[2] / "configs/run/demo.yaml"
+    result = run("weights", "export-notice", demo, "-o", tmp_path / "made/NOTICE.txt")
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "made/NOTICE.txt").read_text()
+    assert text.startswith("Third-party weights: used by run demo\n")
+    assert "mp_mesh468: " in text
+    assert "mtcnn_pnet" not in text  # in a wheel that is here, and used by no node of this run
+
+
+def test_the_notice_of_a_store_goes_to_the_screen(tmp_path):
+    result = run("weights", "export-notice", "--store", tmp_path / "store")
+    assert "mtcnn_pnet: " in result.output
 
 
 def test_weights_of_no_model_are_not_checked_by_one():

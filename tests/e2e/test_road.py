@@ -292,7 +292,7 @@ def test_a_store_nobody_may_write_is_told_in_one_line(micro):
 
 @pytest.mark.parametrize("command", [
     "plan", "why", "run", "submit", "jobs", "logs", "stop", "accept", "pin", "graph", "ui", "trace", "gc",
-    "verify", "weights list", "weights import", "weights verify",
+    "verify", "weights list", "weights import", "weights verify", "weights export-notice",
 ])  # fmt: skip
 def test_every_command_helps_with_an_example(micro, command):
     assert "Example:" in micro.ask(*command.split(), "--help")

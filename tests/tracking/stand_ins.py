@@ -19,7 +19,8 @@ def pipeline_events(run: str = "r1", start: float = 1000.0) -> list[dict[str, An
     inputs = {"clips": {"key": "c" * 32, "digest": "d" * 64}}
     events: list[dict[str, Any]] = [
         {"type": "run_started", "name": "demo", "config": CONFIG, "git": {"commit": "abc", "dirty": True},
-         "store": "/tmp/store", "plan": "clips cached", "argv": ["reenact", "run", "demo.yaml"]},
+         "store": "/tmp/store", "licences": {"dlib_sp68": "no commercial use (noncommercial)"},
+         "plan": "clips cached", "argv": ["reenact", "run", "demo.yaml"]},
         {"type": "node_cached", "node": "clips", "key": "c" * 32},
         {"type": "node_started", "node": "train.toy.warmup", "key": "t1", "kind": "whole", "inputs": inputs,
          "params": {"toy.lr": 0.1}, "weights": {"dlib_sp68": "f" * 64}, "reasons": ["never run"]},

@@ -48,6 +48,11 @@ def test_parameters_are_the_resolved_config_without_secrets(replayed):
     assert "secret" not in config
 
 
+def test_the_licences_of_the_weights_that_a_run_uses_are_tags_of_its_parent(replayed):
+    tags = runs(replayed)["(run)"].data.tags
+    assert tags["licence.dlib_sp68"] == "no commercial use (noncommercial)"
+
+
 def test_every_metrics_run_reaches_its_inputs_keys_through_tags(replayed):
     found = runs(replayed)
     upstream = found["eval.toy"].data.tags["input.train.toy.warmup"]
