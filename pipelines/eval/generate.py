@@ -21,7 +21,8 @@ import numpy as np
 from models.reenactor import ClipFrames, MotionTransfer
 from pipelines.errors import UserError
 from pipelines.eval.pair_clips import FamilySamples, PairClip, Sample, clips_of_pair
-from pipelines.eval.pairs import ClipPair, PairRow, driving_indices
+from pipelines.eval.pair_drawing import driving_indices
+from pipelines.eval.pairs import ClipPair, PairRow
 from pipelines.eval.protocols import MotionMode
 from pipelines.figures import picture_grids
 from pipelines.media.mp4_bytes import reencode_frames

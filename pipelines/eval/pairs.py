@@ -18,19 +18,26 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, cast
 from typing import Protocol as Interface
 
-import numpy as np
 from msgspec import Struct, field
 from msgspec.structs import asdict
 
-from pipelines.dataset.clip_pairs import clip_identity, cross_pair_id, hash_clip_with_seed, sample_cross_pairs
+from pipelines.dataset.clip_pairs import cross_pair_id, sample_cross_pairs
 from pipelines.dataset.recording_table import read_recording_people
 from pipelines.errors import UserError
 from pipelines.eval.pair_clips import DRIVING_ROLE_PREFIX, SOURCE_ROLE_PREFIX
+from pipelines.eval.pair_drawing import (
+    driving_indices,
+    read_list_bytes,
+    read_pair_list,
+    sample_cross_corpus_pairs,
+    source_indices,
+    spread_evenly,
+)
 from pipelines.eval.protocols import EvaluationProtocol
 from pipelines.eval.scored_frames import describe_frame_codec, is_lossless
 from pipelines.preprocess.recordings import hash_bucket_count, recording_bucket
@@ -48,7 +55,6 @@ PAIR_COLUMNS = (
 """Of the table, beside the bucket and `recordings`, the one or two recordings of the pair's clips."""
 PAIRS_PER_PACK = 2
 """About so many pairs are generated, and stored, together: few, since a pair takes seconds to minutes."""
-PAIR_LIST_COLUMNS = ("source", "driving")
 _PAIR_ID = re.compile(r"[A-Za-z0-9_#-]+")
 
 
@@ -176,7 +182,7 @@ def digest_external_files(config: PairsConfig) -> dict[str, str]:
     if not config.protocol.pair_list:
         return {}
     path = Path(config.protocol.pair_list).expanduser()
-    return {config.protocol.pair_list: hashlib.sha256(_list_bytes(path)).hexdigest()}
+    return {config.protocol.pair_list: hashlib.sha256(read_list_bytes(path)).hexdigest()}
 
 
 def read_candidate_clips(inputs: Mapping[str, Artifact], side: str, least: int) -> CandidateClips:
@@ -258,72 +264,6 @@ def _pair(
         driving_clip=driving_clip,
         driving_frames=tuple(driving_indices(length, protocol.frame_stride, protocol.max_frames, left_out)),
     )
-
-
-def source_indices(frames: int, sources: int) -> list[int]:
-    """Source frames of a clip: the first; first and last; first, middle and last; and so on."""
-    return [int(i) for i in np.linspace(0, frames - 1, sources).round()]
-
-
-def driving_indices(frames: int, stride: int, most: int | None, sources: Sequence[int]) -> list[int]:
-    """Driving frames of a clip; never one of `sources`, its own source frames, which would score a copy."""
-    return [i for i in range(frames) if i not in sources][::stride][:most]
-
-
-def spread_evenly(keys: Sequence[str], most: int) -> list[str]:
-    """At most so many of the keys, in order, from the first to the last: neighbours are often one person."""
-    if len(keys) <= most:
-        return list(keys)
-    return [keys[int(i)] for i in np.linspace(0, len(keys) - 1, most).round()]
-
-
-def sample_cross_corpus_pairs(
-    sources: Iterable[str], drivings: Iterable[str], seed: int, most: int | None
-) -> list[tuple[str, str]]:
-    """Clip keys of two corpora -> (source, driving) of different identities, each clip in at most two of
-    them; at most `most`, which do not depend on the order of the keys."""
-    clips = [
-        *((SOURCE_ROLE_PREFIX, key) for key in sources),
-        *((DRIVING_ROLE_PREFIX, key) for key in drivings),
-    ]
-    ring = sorted(clips, key=lambda clip: hash_clip_with_seed(seed, "".join(clip)))
-    found: dict[tuple[str, str], None] = {}
-    for one, other in zip(ring, [*ring[1:], *ring[:1]], strict=True):
-        sides = dict((one, other))
-        if len(sides) == 2 and clip_identity(sides[SOURCE_ROLE_PREFIX]) != clip_identity(
-            sides[DRIVING_ROLE_PREFIX]
-        ):
-            found[sides[SOURCE_ROLE_PREFIX], sides[DRIVING_ROLE_PREFIX]] = None
-    return list(found)[:most]
-
-
-def read_pair_list(path: Path, sources: Sequence[str], drivings: Sequence[str]) -> list[tuple[str, str]]:
-    """A CSV file of clip keys -> its pairs. UserError: no such file or columns, no pair, one pair twice, or
-    clips that cannot be used."""
-    rows = list(csv.DictReader(_list_bytes(path).decode("utf-8-sig").splitlines()))
-    if not rows or not set(PAIR_LIST_COLUMNS) <= set(rows[0]):
-        found = ", ".join(rows[0]) if rows else "no rows"
-        raise UserError(
-            f"{path}: expected rows under the columns {' and '.join(PAIR_LIST_COLUMNS)}, found {found}"
-        )
-    pairs = [(row["source"], row["driving"]) for row in rows]
-    unknown = {source for source, _ in pairs} - set(sources)
-    unknown |= {driving for _, driving in pairs} - set(drivings)
-    if unknown:
-        raise UserError(
-            f"{path} names {len(unknown)} clips that are not among the "
-            f"{len({*sources, *drivings})} usable test clips, the first {min(unknown)!r}; correct the list"
-        )
-    if repeated := [pair for pair, count in Counter(pairs).items() if count > 1]:
-        raise UserError(f"{path} lists {' with '.join(repeated[0])} twice; keep one of the rows")
-    return pairs
-
-
-def _list_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"pair_list {path} cannot be read: {error.strerror}") from error
 
 
 # --- the table ----------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.dataset.clip_pairs import clip_identity
 from pipelines.dataset.recording_table import read_recording_people
 from pipelines.errors import UserError
 from pipelines.eval import pairs
@@ -38,7 +39,7 @@ def paired(protocol, keys, family):
 # --- which clips can be used --------------------------------------------------------------------------------
 def test_only_test_identities_are_used(family, split):
     keys, _ = pairs.find_usable_test_clips({"clips": family}, split, 2)
-    assert {pairs.clip_identity(key) for key in keys} == {"id1", "id2"}
+    assert {clip_identity(key) for key in keys} == {"id1", "id2"}
 
 
 def test_no_test_clip_is_an_error_that_names_the_setting(family):
@@ -85,24 +86,7 @@ def test_a_clip_drives_itself_and_no_source_frame_is_judged(family):
 
 def test_fewer_pairs_are_spread_over_all_clips(family):
     found = paired(EvaluationProtocol(max_pairs=2), family.keys, family)
-    assert [pairs.clip_identity(pair.id) for pair in found] == ["id0", "id2"]
-
-
-@pytest.mark.parametrize(
-    ("frames", "stride", "most", "expected"),
-    [(5, 1, None, [1, 2, 3, 4]), (9, 3, None, [1, 4, 7]), (9, 1, 2, [1, 2])],
-)
-def test_the_source_frame_is_never_driven(frames, stride, most, expected):
-    assert pairs.driving_indices(frames, stride, most, [0]) == expected
-
-
-def test_the_stride_counts_the_frames_that_are_left():
-    assert pairs.driving_indices(7, 2, None, [0, 1, 6]) == [2, 4]
-
-
-@pytest.mark.parametrize(("sources", "expected"), [(1, [0]), (2, [0, 8]), (3, [0, 4, 8])])
-def test_sources_are_the_first_the_last_and_the_middle_frame(sources, expected):
-    assert pairs.source_indices(9, sources) == expected
+    assert [clip_identity(pair.id) for pair in found] == ["id0", "id2"]
 
 
 # --- cross-reenactment --------------------------------------------------------------------------------------
@@ -133,7 +117,7 @@ def test_no_clip_drives_or_is_a_source_twice_and_nobody_drives_himself():
     found = pairs.sample_cross_pairs(keys, 3, 40)
     assert len(found) == 40
     assert len({a for a, _ in found}) == len({b for _, b in found}) == 40
-    assert all(pairs.clip_identity(a) != pairs.clip_identity(b) for a, b in found)
+    assert all(clip_identity(a) != clip_identity(b) for a, b in found)
 
 
 def test_a_cross_pair_drives_all_frames_and_names_both_recordings(family):
@@ -145,40 +129,6 @@ def test_a_cross_pair_drives_all_frames_and_names_both_recordings(family):
 def test_one_person_alone_cannot_be_crossed(family):
     with pytest.raises(UserError, match="no pair among 2 test clips: cross-reenactment takes clips of two"):
         paired(CROSS, family.keys[:2], family)
-
-
-# --- two corpora --------------------------------------------------------------------------------------------
-def joined(sources, drivings, seed=0, most=None):
-    faces = [f"face{i}#picture{i}#000000#000001" for i in range(sources)]
-    talks = [f"id{i % 7}#rec{i}#000000#000009" for i in range(drivings)]
-    return faces, talks, pairs.sample_cross_corpus_pairs(faces, talks, seed, most)
-
-
-@given(
-    sources=st.integers(0, 250),
-    drivings=st.integers(0, 250),
-    seed=st.integers(0, 9),
-    most=st.sampled_from([1, 50, 200, None]),
-    a_source=st.booleans(),
-)
-@settings(max_examples=60, deadline=None)
-def test_one_more_clip_of_either_corpus_moves_at_most_two_pairs(sources, drivings, seed, most, a_source):
-    before = set(joined(sources, drivings, seed, most)[2])
-    after = set(joined(sources + a_source, drivings + (not a_source), seed, most)[2])
-    assert len(before - after) <= 2
-    assert len(after - before) <= 2
-
-
-def test_sources_are_of_one_corpus_and_drivings_of_the_other_and_few_are_left_out():
-    faces, talks, found = joined(10, 100)
-    assert {source for source, _ in found} == set(faces)
-    assert {driving for _, driving in found} < set(talks)
-    assert 10 <= len(found) <= 20
-
-
-def test_a_person_in_both_corpora_is_not_paired_with_himself():
-    keys = ["ann#a#000000#000009"]
-    assert pairs.sample_cross_corpus_pairs(keys, ["ann#b#000000#000009"], 0, None) == []
 
 
 def test_a_still_picture_is_the_source_of_a_clip_of_the_other_corpus(make_family, clips):
@@ -207,7 +157,7 @@ def test_the_node_reads_each_corpus_by_its_side(
     config = SimpleNamespace(protocol=CROSS, frames=FrameCodecConfig())
     pairs.make_pairs(make_context(node="pairs.faces", config=config, inputs=inputs, out=tmp_path / "out"))
     found = pairs.read_pairs(tmp_path / "out" / pairs.PAIRS_FILE)
-    assert {pairs.clip_identity(pair.driving_clip) for pair in found} == {"id2"}
+    assert {clip_identity(pair.driving_clip) for pair in found} == {"id2"}
     assert '"driving.fit3dmm": 2' in (tmp_path / "out" / pairs.PAIRS_SUMMARY_FILE).read_text()
 
 
@@ -236,23 +186,12 @@ def test_a_pair_that_is_listed_twice_is_refused(family, tmp_path):
         paired(listed(tmp_path / "list.csv", row, row), family.keys, family)
 
 
-def test_a_list_without_the_columns_names_them(family, tmp_path):
-    (tmp_path / "list.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(UserError, match="expected rows under the columns source and driving, found a, b"):
-        pairs.read_pair_list(tmp_path / "list.csv", family.keys, family.keys)
-
-
 def test_another_content_of_the_list_is_another_key(family, tmp_path):
     view = SimpleNamespace(protocol=listed(tmp_path / "list.csv", ("a", "b")))
     before = pairs.digest_external_files(view)
     listed(tmp_path / "list.csv", ("a", "c"))
     assert pairs.digest_external_files(view) != before
     assert pairs.digest_external_files(SimpleNamespace(protocol=EvaluationProtocol())) == {}
-
-
-def test_a_list_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"pair_list .*none\.csv cannot be read"):
-        pairs.read_pair_list(tmp_path / "none.csv", [], [])
 
 
 # --- the node -----------------------------------------------------------------------------------------------
