@@ -208,6 +208,16 @@ THIRD_PARTY_WEIGHTS: dict[str, WeightsFile] = {w.id: w for w in (
     WeightsFile(id="wav2vec2_large", purpose="speech features (PIR's size)", settings_files=_HUB_SETTINGS,
             publisher="facebook/wav2vec2-large-960h", file="model.safetensors",
             licence="Apache-2.0", licence_class="permissive"),
+    WeightsFile(id="i3d_k400", purpose="features of videos (FVD)", publisher="songweige/TATS",
+            file="i3d_pretrained_400.pt", licence_class="permissive",
+            licence="MIT by the repository; I3D's own weights Apache-2.0, as recalled"),
+    WeightsFile(id="syncnet", purpose="lips against sound (AVConf, LSE-D)",
+            publisher="joonson/syncnet_python", file="syncnet_v2.model", licence="MIT",
+            licence_class="permissive"),
+    WeightsFile(id="wav2lip_expert", purpose="lips against sound (a loss of PIR)",
+            publisher="Rudrabha/Wav2Lip", file="lipsync_expert.pth", licence_class="noncommercial",
+            licence="research and personal use alone, no commercial use",
+            drop_prefixes=("optimizer", "global_step", "global_epoch")),
 )}  # fmt: skip
 
 

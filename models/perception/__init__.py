@@ -146,6 +146,16 @@ NETS: dict[str, NetEntry] = {
     "inception_fid": NetEntry(
         "models.perception.inception_fid:load_inception_fid", ("inception_fid",), gpu=True, packages=_TORCH
     ),
+    "i3d_k400": NetEntry("models.perception.i3d:load_i3d", ("i3d_k400",), gpu=True, packages=_TORCH),
+    "syncnet": NetEntry(
+        "models.perception.speech.syncnet:load_syncnet", ("syncnet",), gpu=True, packages=_TORCH
+    ),
+    "wav2lip_expert": NetEntry(
+        "models.perception.speech.wav2lip_expert:load_wav2lip_expert",
+        ("wav2lip_expert",),
+        gpu=True,
+        packages=_TORCH,
+    ),
     "wav2vec2_base": NetEntry(
         "models.perception.speech.wav2vec:load_wav2vec2_base", ("wav2vec2_base",), gpu=True, packages=_WAV2VEC
     ),
