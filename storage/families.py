@@ -351,6 +351,8 @@ class Artifact(Struct, frozen=True):
     steps: int | None = None
     sums: Mapping[str, str] = field(default_factory=dict)
     """whole nodes: sha256 of each file, as its record says"""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """Third-party weights that it was computed with: id -> sha256, as its node's key holds them"""
 
     def path(self, name: str) -> Path:
         """A whole node's file, on this machine. DamagedFile where its bytes are not those on record."""

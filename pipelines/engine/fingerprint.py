@@ -20,6 +20,9 @@ from pipelines.engine.source_code import ReachedSymbol, SourceSymbolIndex
 KEY_SCHEME = 3
 """Raised when keys are made in another way: every key of the old kind is then another one."""
 
+MISSING_WEIGHTS = "missing"
+"""In the place of the sha256 of weights that are not at hand."""
+
 
 class Fingerprint(Struct, frozen=True):
     """The components of one node's key, each a flat name -> value."""
@@ -60,7 +63,9 @@ def compute_fingerprint_components(node: Node, config: Any, env: KeyEnvironment)
         code=env.code.digest(list_code_entry_points(node, config, env.code)),
         weights={
             # what a node leaves out for want of weights is made once they are here
-            name: env.weights(name) if node.missing_weights == "error" or env.has_weights(name) else "missing"
+            name: env.weights(name)
+            if node.missing_weights == "error" or env.has_weights(name)
+            else MISSING_WEIGHTS
             for name in node.weights
         },
         tools={name: env.tool(name) for name in node.tools},

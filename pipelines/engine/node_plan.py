@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
-from pipelines.engine.fingerprint import Fingerprint
+from pipelines.engine.fingerprint import MISSING_WEIGHTS, Fingerprint
 from pipelines.engine.keys import hash_json
 from pipelines.engine.node import Node
 from pipelines.engine.packs import PackJob
@@ -42,6 +43,15 @@ class NodePlan(Struct):
     def has_artifact(self) -> bool:
         """Whether its content is known."""
         return self.artifact is not None
+
+    @property
+    def artifact_as_read(self) -> Artifact | None:
+        """With the digests of the weights that it was computed with: those in its node's key, but for the
+        missing ones."""
+        if self.artifact is None or self.fingerprint is None:
+            return self.artifact
+        used = {name: sha for name, sha in self.fingerprint.weights.items() if sha != MISSING_WEIGHTS}
+        return replace(self.artifact, weights=used)
 
     @property
     def has_work(self) -> bool:

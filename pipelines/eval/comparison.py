@@ -107,6 +107,7 @@ def compute_protocol_results(
             kind=summaries[name].kind,
             provenance=summaries[name].provenance,
             loss_nets=tuple(summaries[name].loss_nets),
+            weights=summaries[name].weights,
         )
         for name in values
     ]

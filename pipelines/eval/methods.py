@@ -22,6 +22,8 @@ class Method(Struct, frozen=True, kw_only=True):
     """Parts of a model whose weights are not the published ones, and what they are instead."""
     loss_nets: tuple[str, ...] = ()
     """Names in models.perception.NETS of the nets that the losses of its training used."""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """Of those that its features were computed with: id -> sha256."""
 
 
 Reference = Literal["truth", "driving", "source", "source_clip", "none"]

@@ -84,9 +84,10 @@ class MetricRecord:
     """Frames in which this method lacks what the metric compares, whatever the others do."""
     pairs: int
     backend: str
-    weights: list[str]
+    weights: dict[str, str] = field(default_factory=dict)
+    """That it was computed with: id -> sha256, as the keys of the features held it then."""
     weights_in_loss: list[str] = field(default_factory=list)
-    """Those of `weights` that a loss of the method's training used too: alone, the value is no
+    """Ids of the metric's weights that a loss of the method's training used too: alone, the value is no
     evidence."""
     protocol: str = ""
     note: str = ""
@@ -203,7 +204,7 @@ def _record(
     if value is not None and bootstrap is not None and not metric.of_sets:
         low, high = bootstrap_interval(metric, states, bootstrap)
     note = "" if value is not None else _why_missing(metric, method.name, rows, needs, keep is not None)
-    weights = metric_weights_ids(metric)
+    ids = metric_weights_ids(metric)
     in_loss = {one for net in method.loss_nets for one in NETS[net].weights}
     return MetricRecord(
         name=metric.name,
@@ -223,8 +224,8 @@ def _record(
         undetected=undetected,
         pairs=len(states),
         backend=metric_backend(metric),
-        weights=weights,
-        weights_in_loss=[one for one in weights if one in in_loss],
+        weights={one: method.weights[one] for one in ids if one in method.weights},
+        weights_in_loss=[one for one in ids if one in in_loss],
         protocol=protocol,
         note=note,
         needs=needs,

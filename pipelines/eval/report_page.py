@@ -356,10 +356,11 @@ def _provenance_of(one: ProtocolResults, model: str) -> str:
     keys = "<br>".join(
         f"{escape_html(name)} <code>{escape_html(key)}</code>" for name, key in summary.inputs.items()
     )
-    needs = sorted({w for record in one.own for w in record.weights})
+    used = {name: sha for record in one.own if record.method == model for name, sha in record.weights.items()}
+    texts = [f"{escape_html(name)} <code>{escape_html(used[name][:12])}</code>" for name in sorted(used)]
     rows = {
         "weights of the model": _tags(summary.provenance) or "every part carries the published weights",
-        "weights of the metrics": escape_html(", ".join(needs) or "none"),
+        "weights of the metrics (sha256)": "<br>".join(texts) or "none",
         "protocol": f"<code>{escape_html(one.about.protocol)}</code>",
         "frames of the clips": escape_html(one.about.frames),
         "scored": f"{summary.pairs:,} pairs, {summary.frames:,} frames",

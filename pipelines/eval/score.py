@@ -75,6 +75,8 @@ class ScoredMethod:
     """Upstream node -> artifact key."""
     loss_nets: list[str] = field(default_factory=list)
     """Nets that the losses of the model's training used."""
+    weights: dict[str, str] = field(default_factory=dict)
+    """Of those that the features were computed with: id -> sha256."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +117,11 @@ def score_method(ctx: NodeContext, method: str, kind: MethodKind, loss_nets: str
     values.sort(key=lambda one: (one.pair, one.metric))
     about = read_generated_sample_metadata(families["generated"])
     trained_with = tuple(loss_nets.split())
-    records = own_frame_metric_records(
-        values,
-        Method(name=method, kind=kind, provenance=about["provenance"], loss_nets=trained_with),
-        metrics,
+    weights = weights_of_features(ctx.inputs, metrics)
+    scored = Method(
+        name=method, kind=kind, provenance=about["provenance"], loss_nets=trained_with, weights=weights
     )
+    records = own_frame_metric_records(values, scored, metrics)
     write_frame_values(ctx.out / VALUES_FILE, values)
     write_json(
         ctx.out / CENTRES_FILE,
@@ -136,12 +138,15 @@ def score_method(ctx: NodeContext, method: str, kind: MethodKind, loss_nets: str
         frames=count_scored_frames(values),
         inputs={artifact.node: artifact.key for artifact in ctx.inputs.values()},
         loss_nets=list(trained_with),
+        weights=weights,
     )
     write_json(ctx.out / SUMMARY_FILE, asdict(summary))
-    weights = {f"weights.{part}": what for part, what in summary.provenance.items()}
-    weights |= {"provenance": describe_provenance(summary.provenance)} if summary.provenance else {}
+    about_weights = {f"weights.{part}": what for part, what in summary.provenance.items()}
+    about_weights |= {f"metric_weights.{one}": sha for one, sha in weights.items()}
+    about_weights |= {"provenance": describe_provenance(summary.provenance)} if summary.provenance else {}
     ctx.log_params(
-        {"method": method, "kind": kind, "image_size": summary.image_size, "pairs": summary.pairs} | weights
+        {"method": method, "kind": kind, "image_size": summary.image_size, "pairs": summary.pairs}
+        | about_weights
     )
     ctx.log_metrics({f"eval/{one.name}": one.value for one in records if one.value is not None})
 
@@ -167,6 +172,17 @@ def _in_tasks(
 def metrics_of_protocol(metrics: Sequence[str], has_truth: bool) -> tuple[str, ...]:
     """Those that apply to pairs with a ground truth, or without."""
     return tuple(name for name in metrics if METRICS[name].reference_in(has_truth) is not None)
+
+
+def weights_of_features(inputs: Mapping[str, Artifact], metrics: Sequence[str]) -> dict[str, str]:
+    """Id -> sha256 of those that the metrics' features were computed with, the references' too."""
+    features = {METRICS[name].feature for name in metrics}
+    return {
+        one: sha
+        for role, artifact in inputs.items()
+        if any(role == feature or role.endswith(f".{feature}") for feature in features)
+        for one, sha in artifact.weights.items()
+    }
 
 
 def driving_family(families: Mapping[str, Family]) -> Family:

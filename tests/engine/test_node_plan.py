@@ -3,6 +3,7 @@ import io
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.engine.fingerprint import Fingerprint
 from pipelines.engine.node import Node
 from pipelines.engine.node_plan import NodePlan
 from storage.families import Artifact
@@ -28,3 +29,17 @@ def test_a_node_whose_content_is_known_has_work_only_for_shards_that_are_read_ag
     plan.to_restore = {"pack"}
     assert plan.has_artifact
     assert plan.has_work
+
+
+def test_what_is_read_names_the_weights_of_its_nodes_key_but_not_the_missing_ones(tmp_path):
+    plan = NodePlan(NODE, "cached", fingerprint=Fingerprint("pairs", weights={"a": "f" * 64, "b": "missing"}))
+    assert plan.artifact_as_read is None
+    plan.artifact = Artifact(Store(str(tmp_path)), "pairs", "key", "digest")
+    found = plan.artifact_as_read
+    assert found is not None
+    assert found.weights == {"a": "f" * 64}
+
+
+def test_of_a_pinned_artifact_no_weights_are_known(tmp_path):
+    plan = NodePlan(NODE, "pinned", artifact=Artifact(Store(str(tmp_path)), "pairs", "key", "digest"))
+    assert plan.artifact_as_read == plan.artifact

@@ -198,11 +198,16 @@ class Folder:
         return self.root / name
 
 
+DLIB_SP68_SHA256 = "fbdc" * 16
+"""Of the weights that the key of the node of dlib's landmarks holds."""
+
+
 class Shards:
     """A keyed node's artifact that is a family in memory."""
 
     def __init__(self, family: Any, rows: list[Any] | None = None, key: str = "s" * 32):
         self._family, self._rows, self.key, self.digest, self.node = family, rows or [], key, "d" * 32, ""
+        self.weights: dict[str, str] = {}
 
     def open_family(self, units: Any = None) -> Any:
         if units is None:
@@ -437,6 +442,8 @@ def scored_by(
     inputs |= {f"truth.{name}": Shards(family) for name, family in features["truth"].items()}
     for role, artifact in inputs.items():
         artifact.node = f"node of {role}"
+        if role.endswith("landmarks.dlib68"):
+            artifact.weights = {"dlib_sp68": DLIB_SP68_SHA256}
     config = SimpleNamespace(metrics=ROAD_METRICS)
     context = KeptContext(node=f"score.{method}.self", config=config, inputs=inputs, out=out)
     score_method(context, method, "baseline" if method in BASELINE_METHODS else "trained")

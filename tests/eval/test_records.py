@@ -21,7 +21,12 @@ from pipelines.eval.records import (
     sum_frames_by_pair,
 )
 
-TOY = Method(name="toy", kind="trained", provenance={"vgg19": "random"})
+TOY = Method(
+    name="toy",
+    kind="trained",
+    provenance={"vgg19": "random"},
+    weights={"dlib_sp68": "f" * 64, "vgg19": "e" * 64},
+)
 BOOTSTRAP = BootstrapSettings(resamples=200, seed=0)
 NONE = float("nan")
 AKD = METRICS["akd_l1_dlib"]
@@ -65,7 +70,7 @@ def test_a_record_names_what_it_may_be_compared_with():
     record = own(FIRST)
     assert (record.frames, record.protocol, record.variant) == ("own", "p", "mean_abs_68x2_256px")
     assert record.backend.startswith("dlib_hog + dlib68")
-    assert record.weights == ["dlib_sp68"]
+    assert record.weights == {"dlib_sp68": "f" * 64}  # and not those of other metrics
     assert (record.kind, record.provenance) == ("trained", {"vgg19": "random"})
 
 

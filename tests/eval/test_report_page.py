@@ -9,6 +9,7 @@ from pipelines.eval.comparison import compute_protocol_results
 from pipelines.eval.config import ReportConfig
 from pipelines.eval.paper_results import read_paper_results
 from pipelines.figures.html import CHART_COLOURS, CHART_GREY
+from tests.eval.conftest import DLIB_SP68_SHA256
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,10 @@ def test_a_model_without_published_figures_is_named(page):
 def test_keys_of_the_inputs_are_on_the_page(page):
     assert "node of truth.landmarks.dlib68" in page
     assert "s" * 32 in page
+
+
+def test_the_digests_of_the_metrics_weights_are_beside_the_keys(page):
+    assert f"dlib_sp68 <code>{DLIB_SP68_SHA256[:12]}</code>" in page
 
 
 def parts_of_table(names):

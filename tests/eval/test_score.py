@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from pipelines.eval import score
 from pipelines.eval.metrics import METRICS, sum_frame_values
+from tests.eval.conftest import DLIB_SP68_SHA256
 from tests.eval.stand_in_features import ROAD_METRICS
 
 FEATURE = "landmarks.dlib68"
@@ -256,6 +257,14 @@ def test_the_node_reports_its_figures_and_the_state_of_the_weights(road):
     assert toy.facts["provenance"] == "kp_detector distilled from dlib landmarks"
     assert toy.seen[-1] == (4, 4)
     assert "provenance" not in road.scores["codec"].facts
+
+
+def test_every_record_bears_the_digest_of_the_weights_it_was_computed_with(road):
+    records = json.loads(road.inputs["self/toy/score"].path("metrics.json").read_text())
+    found = {one["name"]: one["weights"] for one in records}
+    assert found["akd_l1_dlib"] == {"dlib_sp68": DLIB_SP68_SHA256}
+    assert found["l1"] == {}
+    assert score.read_scored_method(road.inputs["self/toy/score"]).weights == found["akd_l1_dlib"]
 
 
 def test_the_summary_counts_pairs_and_frames_and_names_the_inputs(road):
