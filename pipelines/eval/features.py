@@ -7,7 +7,7 @@ and a line in either table.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -35,6 +35,11 @@ class MetricFeature(Struct, frozen=True, kw_only=True):
     driving_fields: tuple[str, ...] = ()
     """What is read of the driving clip beside the generated frames, by fields of `clips`, such as its sound.
     The stage then has the inputs `pairs` and `clips`."""
+    input_features: tuple[str, ...] = ()
+    """Other features of the same frames that its stage reads, under their names."""
+    window: int = 1
+    """Frames in a row that each row of its fields is of, one window after another; a clip that is shorter has
+    one row of NaN."""
     nets: tuple[str, ...]
     """Names in models.perception.NETS, without the backend."""
     light: bool
@@ -89,6 +94,14 @@ FEATURE_STAGES = {
 """Feature -> "module:function" of its keyed stage, whose input has the role `generated`; where there are
 `pair_fields` and the method is not the truth itself, another has the role `truth`. Apart from
 METRIC_FEATURES, so that scores depend on what the stages publish and not on their code."""
+
+
+def with_input_features(names: Iterable[str]) -> list[str]:
+    """Features and what their stages read of others, each once, inputs first."""
+    found: dict[str, None] = {}
+    for name in names:
+        found |= dict.fromkeys([*with_input_features(METRIC_FEATURES[name].input_features), name])
+    return list(found)
 
 
 def compute_dlib_landmarks(

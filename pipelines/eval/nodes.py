@@ -26,7 +26,12 @@ from models.spec import FamilyFields, ModelSpec
 from pipelines.engine.node import Read, UsedCheckpoints
 from pipelines.errors import UserError
 from pipelines.eval import input_roles as roles
-from pipelines.eval.features import FEATURE_STAGES, FRAMES_FEATURE, METRIC_FEATURES
+from pipelines.eval.features import (
+    FEATURE_STAGES,
+    FRAMES_FEATURE,
+    METRIC_FEATURES,
+    with_input_features,
+)
 from pipelines.eval.methods import (
     BASELINE_METHODS,
     COPY_METHOD,
@@ -168,7 +173,7 @@ class _ProtocolNodes(Struct, frozen=True):
         for metric in self._metrics:
             reference = metric.reference_in(self.has_truth)
             if method := reference_method(reference or "none", self.has_truth):
-                found.setdefault(method, {})[metric.feature] = None
+                found.setdefault(method, {})[metric.compared_with[0]] = None
             if metric.centred:
                 found.setdefault(self._driving_method, {})[metric.feature] = None
         return {method: list(features) for method, features in found.items()}
@@ -320,10 +325,13 @@ class _ProtocolNodes(Struct, frozen=True):
 
     def _features(self, scored: list[str]) -> None:
         """A node for each feature of the methods that are scored, and for those in which others are a
-        metric's reference."""
-        for name in self._feature_names:
-            references = [method for method, read in self._reference_methods.items() if name in read]
-            for method in dict.fromkeys((*scored, *references)):
+        metric's reference; inputs of features first."""
+        wanted = {method: with_input_features(self._feature_names) for method in scored}
+        for method, features in self._reference_methods.items():
+            own = [name for name in features if name != FRAMES_FEATURE]
+            wanted[method] = list(dict.fromkeys((*wanted.get(method, ()), *with_input_features(own))))
+        for name in dict.fromkeys(name for features in wanted.values() for name in features):
+            for method in (one for one, features in wanted.items() if name in features):
                 self._feature(name, method)
 
     def _feature(self, name: str, method: str) -> None:
@@ -332,6 +340,8 @@ class _ProtocolNodes(Struct, frozen=True):
         if feature.pair_fields and self.has_truth and method != TRUTH_METHOD:
             reads[TRUTH_METHOD] = Read(self._at("generate", TRUTH_METHOD), (FRAMES_FEATURE,))
             writes += feature.pair_fields
+        for other in feature.input_features:
+            reads[other] = Read(f"{self._at('features', method)}.{other}", METRIC_FEATURES[other].fields)
         if feature.driving_fields:
             side = DRIVING_ROLE_PREFIX if DRIVING_ROLE_PREFIX in self.sides else ""
             own = Read(

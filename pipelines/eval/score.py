@@ -22,7 +22,7 @@ import numpy as np
 
 from models.provenance import describe_provenance
 from pipelines.dataset.clip_pairs import clip_identity
-from pipelines.eval.features import FRAMES_FEATURE
+from pipelines.eval.features import FRAMES_FEATURE, METRIC_FEATURES
 from pipelines.eval.methods import (
     DRIVING_METHOD,
     SOURCE_CLIP_METHOD,
@@ -199,7 +199,7 @@ def driving_feature_means(
     driving = TRUTH_METHOD if TRUTH_METHOD in families else DRIVING_METHOD
     for metric in (METRICS[name] for name in metrics if METRICS[name].centred):
         keys = families[driving].keys
-        of_pairs = {key: PairFeatures(key, families, driving).get(metric) for key in keys}
+        of_pairs = {key: PairFeatures(key, families, driving).get(*metric.compared) for key in keys}
         if needs := next((one for one in of_pairs.values() if isinstance(one, str)), ""):
             found[metric.name] = needs
             continue
@@ -250,17 +250,17 @@ class PairFeatures:
         """Whether its frames are others than those that were to be generated, and not as many."""
         return self._prefix == SOURCE_CLIP_METHOD
 
-    def get(self, metric: Metric) -> np.ndarray | str:
-        """(T,...) of the metric's field, or the id of the weights for want of which there is none. Frames are
-        float64 in [0,1]. A single picture stands for every driving frame."""
-        place = (metric.feature, metric.field)
+    def get(self, feature: str, field: str) -> np.ndarray | str:
+        """(T,...), a row a frame or a window, or the id of the weights for want of which there is none.
+        Frames are float64 in [0,1]. A single picture stands for every driving frame."""
+        place = (feature, field)
         if place not in self._read:
             self._read[place] = self._load(*place)
         values = self._read[place]
         if isinstance(values, str) or len(values) != 1 or self.is_other_clip:
             return values
-        length = driving_family(self._families).frame_count(self._key)
-        return np.broadcast_to(values, (length, *values.shape[1:]))
+        rows = count_rows(feature, driving_family(self._families).frame_count(self._key))
+        return np.broadcast_to(values, (rows, *values.shape[1:]))
 
     def _load(self, feature: str, name: str) -> np.ndarray | str:
         own = "generated" if feature == FRAMES_FEATURE else feature
@@ -271,9 +271,14 @@ class PairFeatures:
         return values / 255.0 if feature == FRAMES_FEATURE else values
 
 
+def count_rows(feature: str, frames: int) -> int:
+    """Of a feature, of so many frames."""
+    return max(1, frames // METRIC_FEATURES[feature].window) if feature != FRAMES_FEATURE else frames
+
+
 def missing_pair_values(metric: Metric, pair: str, frames: int) -> FrameValues:
     """Of a pair that the method lacks."""
-    values = np.full(frames if metric.per_clip is None else 1, np.nan)
+    values = np.full(count_rows(metric.feature, frames) if metric.per_clip is None else 1, np.nan)
     return FrameValues(pair=pair, metric=metric.name, values=values, undetected=len(values))
 
 
@@ -313,8 +318,8 @@ def _both_sides(
     metric: Metric, method: PairFeatures, reference: PairFeatures
 ) -> tuple[np.ndarray | str, np.ndarray | str]:
     if metric.feature_includes_truth:
-        return method.get(metric), method.get(metric)
-    return method.get(metric), reference.get(metric)
+        return method.get(*metric.compared), method.get(*metric.compared)
+    return method.get(*metric.compared), reference.get(*metric.compared_with)
 
 
 def _has_feature(features: np.ndarray) -> np.ndarray:

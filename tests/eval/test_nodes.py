@@ -59,6 +59,39 @@ def test_a_metric_that_is_new_changes_features_score_and_report_alone(graph, mon
     assert changed == {f"score.{method}.self" for method in ("fsrt", "headgan", "copy_source", "codec")}
 
 
+def test_what_a_reference_is_compared_by_is_computed_of_it_alone(monkeypatch):
+    """As the driving sound beside a mouth."""
+    sound = replace(features.METRIC_FEATURES["landmarks.dlib68"], nets=(), driving_fields=("sound", "clip"))
+    monkeypatch.setitem(features.METRIC_FEATURES, "sound.new", sound)
+    monkeypatch.setitem(features.FEATURE_STAGES, "sound.new", features.FEATURE_STAGES["landmarks.dlib68"])
+    new = replace(
+        metrics.METRICS["pose_mesh"], name="new", reference_feature="sound.new", reference_field="landmarks"
+    )
+    monkeypatch.setitem(metrics.METRICS, "new", new)
+    graph = graph_of("eval.metrics=[new]", *CROSS)
+    for protocol, other in (("self", "truth"), ("cross", "driving")):
+        of_sound = [name for name in graph.nodes if name.endswith(f".{protocol}.sound.new")]
+        assert of_sound == [f"features.{other}.{protocol}.sound.new"]
+        assert graph[of_sound[0]].reads["clips"].fields == ("sound", "clip")
+        reads = graph[f"score.fsrt.{protocol}"].reads
+        assert reads[f"{other}.sound.new"].node == of_sound[0]
+        assert f"{other}.landmarks.mesh468_iris" not in reads
+
+
+def test_a_feature_that_another_is_computed_from_is_computed_of_the_same_frames(monkeypatch):
+    lips = replace(features.METRIC_FEATURES["landmarks.dlib68"], input_features=("landmarks.mesh468_iris",))
+    monkeypatch.setitem(features.METRIC_FEATURES, "lips.new", lips)
+    monkeypatch.setitem(features.FEATURE_STAGES, "lips.new", features.FEATURE_STAGES["landmarks.dlib68"])
+    monkeypatch.setitem(
+        metrics.METRICS, "new", replace(metrics.METRICS["akd_l1_dlib"], name="new", feature="lips.new")
+    )
+    graph = graph_of("eval.metrics=[new]")
+    read = graph["features.fsrt.self.lips.new"].reads["landmarks.mesh468_iris"]
+    assert read.node == "features.fsrt.self.landmarks.mesh468_iris"
+    assert "landmarks.mesh468_iris" not in graph["score.fsrt.self"].reads
+    assert features.with_input_features(["lips.new"]) == ["landmarks.mesh468_iris", "lips.new"]
+
+
 def test_no_metric_is_code_of_generation_or_of_features(graph, project_code):
     config = load_config(DEMO).config
     for node in graph:

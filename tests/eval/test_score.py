@@ -5,6 +5,7 @@ import pytest
 from msgspec.structs import replace
 
 from pipelines.eval import score
+from pipelines.eval.features import METRIC_FEATURES
 from pipelines.eval.metrics import METRICS, sum_frame_values
 from tests.eval.conftest import DLIB_SP68_SHA256
 from tests.eval.stand_in_features import ROAD_METRICS
@@ -247,6 +248,40 @@ def test_a_pair_without_that_value_is_missing_once(road, clip_metric, kept_famil
     families["generated"] = kept_family([])
     (lost,) = score.score_pairs([key], ["of_clip"], families, {}).values
     assert (np.isnan(lost.values).tolist(), lost.undetected) == ([True], 1)
+
+
+# --- another feature of the reference, and features of windows ---
+def test_a_metric_may_compare_another_feature_of_the_reference(road, monkeypatch, kept_family):
+    """As a mouth with the sound beside it, which has no feature of the method's own."""
+    one = replace(
+        METRICS["pose_mesh"], name="mouth", field="landmarks", reference_feature="sound",
+        reference_field="openness", per_frame=lambda points, sound: points[:, 0, 0] - sound[:, 0],
+    )  # fmt: skip
+    monkeypatch.setitem(METRICS, "mouth", one)
+    families = families_of(road)
+    key = families["truth"].keys[0]
+    sound = np.arange(6, dtype=np.float32)[:, None]
+    families["truth.sound"] = kept_family([{"__key__": key, "openness": sound}])
+    (found,) = score.score_pairs([key], ["mouth"], families, {}).values
+    points = families["landmarks.mesh468_iris"].read(key)["landmarks"].astype(float)
+    assert found.values == pytest.approx(points[:, 0, 0] - sound[:, 0], abs=1e-12)
+    families["truth.sound"] = kept_family([{"__key__": key, "needs": {"weights": "a_net"}}])
+    assert score.score_pairs([key], ["mouth"], families, {}).values[0].needs == "a_net"
+
+
+@pytest.mark.parametrize(("window", "rows"), [(2, 3), (4, 1), (9, 1)])
+def test_a_feature_of_windows_has_a_value_for_each_of_a_clip_and_one_at_least(
+    road, monkeypatch, window, rows
+):
+    feature = METRIC_FEATURES["landmarks.mesh468_iris"]
+    monkeypatch.setitem(METRIC_FEATURES, "landmarks.mesh468_iris", replace(feature, window=window))
+    families = families_of(road, "copy_source")
+    key = families["truth"].keys[0]
+    picture = score.PairFeatures(key, families, "").get("landmarks.mesh468_iris", "openness")
+    assert len(picture) == rows  # of 6 frames
+    lost = score.missing_pair_values(METRICS["blink_iris"], key, 6)
+    assert (len(lost.values), lost.undetected) == (rows, rows)
+    assert METRICS["blink_iris"].counts == "windows"
 
 
 # --- the node -----------------------------------------------------------------------------------------------

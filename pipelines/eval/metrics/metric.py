@@ -79,6 +79,11 @@ class Metric(Struct, frozen=True, kw_only=True):
     """What it compares: the frames themselves, float64 in [0,1], or a name in METRIC_FEATURES."""
     field: str = FRAMES_FEATURE
     """Which of the feature's fields."""
+    reference_feature: str = ""
+    """What of the reference it is compared with, where that is another feature, such as the sound beside a
+    mouth; "" = the same."""
+    reference_field: str = ""
+    """Which of that feature's fields."""
     finish: Callable[[float], float] = _mean
     """From the mean over frames to the value."""
     centred: bool = False
@@ -89,9 +94,26 @@ class Metric(Struct, frozen=True, kw_only=True):
     are too few frames; `per_frame` then says which frames are in the sets."""
 
     @property
-    def counts(self) -> Literal["frames", "pairs"]:
+    def counts(self) -> Literal["frames", "windows", "pairs"]:
         """What it has a value of."""
-        return "frames" if self.per_clip is None else "pairs"
+        if self.per_clip is not None:
+            return "pairs"
+        return "windows" if self.window > 1 else "frames"
+
+    @property
+    def window(self) -> int:
+        """Frames that one value is of."""
+        return 1 if self.feature == FRAMES_FEATURE else METRIC_FEATURES[self.feature].window
+
+    @property
+    def compared(self) -> tuple[str, str]:
+        """Feature and field of the generated frames."""
+        return self.feature, self.field
+
+    @property
+    def compared_with(self) -> tuple[str, str]:
+        """Feature and field of the reference."""
+        return (self.reference_feature, self.reference_field) if self.reference_feature else self.compared
 
     def reference_in(self, has_truth: bool) -> Reference | None:
         """What frames of a protocol are compared with; None = the metric does not apply there."""
