@@ -32,10 +32,10 @@ from pipelines.eval.methods import (
     reference_method,
 )
 from pipelines.eval.metrics import METRICS, Metric
-from pipelines.eval.metrics.moments import FeatureMoments, feature_moments
 from pipelines.eval.pair_family import Family, read_generated_sample_metadata, read_optional_field
 from pipelines.eval.pairs import PAIRS_FILE, read_pairs
 from pipelines.eval.records import FrameValues, finite_or_none, own_frame_metric_records
+from pipelines.eval.set_states import SetStateBuilder, SetStates, add_set_states
 
 if TYPE_CHECKING:
     from pipelines.engine.node import NodeContext
@@ -84,9 +84,9 @@ class PairScores:
     """What some pairs give."""
 
     values: list[FrameValues]
-    moments: dict[str, tuple[FeatureMoments, FeatureMoments]]
-    """Metric that compares sets -> the method's and the reference's: of frames in which both have the
-    feature, or, of frames of another clip, of all that have it."""
+    sets: SetStates
+    """Of metrics that compare sets: of frames in which both have the feature, or, of frames of another clip,
+    of all that have it."""
 
 
 def score_method(ctx: NodeContext, method: str, kind: MethodKind, loss_nets: str = "") -> None:
@@ -103,16 +103,16 @@ def score_method(ctx: NodeContext, method: str, kind: MethodKind, loss_nets: str
     keys = driving_family(families).keys
     centres = driving_feature_means(metrics, families, driving_people)
     values: list[FrameValues] = []
-    moments: dict[str, tuple[FeatureMoments, FeatureMoments]] = {}
+    sets: SetStates = {}
     pairs = f"{len(keys):,} pair{'s' * (len(keys) != 1)}"
     ctx.report_progress(0, len(keys), pairs)
     for done in _in_tasks(keys, metrics, families, centres, ctx.resources):
         values += done.values
-        moments = _add_moments(moments, done.moments)
+        sets = add_set_states(sets, done.sets)
         ctx.report_progress(len({one.pair for one in values}), len(keys), pairs)
     values = [
         replace(one, identity=people[one.pair], reference=references[one.metric])
-        for one in _with_set_values(values, moments)
+        for one in _with_set_values(values, sets)
     ]
     values.sort(key=lambda one: (one.pair, one.metric))
     about = read_generated_sample_metadata(families["generated"])
@@ -158,7 +158,7 @@ def _in_tasks(
     centres: Centres,
     resources: Mapping[str, float],
 ) -> Iterable[PairScores]:
-    """In order of the tasks, so that moments are added up in one order."""
+    """In order of the tasks, so that states of sets are added up in one order."""
     from pipelines.cluster.tasks import run_in_worker
 
     def task(some: Sequence[str]) -> PairScores:
@@ -220,7 +220,7 @@ def score_pairs(
     counts with all of them."""
     wanted, has_truth = [METRICS[name] for name in metrics], TRUTH_METHOD in families
     present = set(families["generated"].keys)
-    values, moments = [], {}
+    values, sets = [], SetStateBuilder()
     for key in keys:
         if key not in present:
             frames = driving_family(families).frame_count(key)
@@ -233,8 +233,8 @@ def score_pairs(
             scored = score_frames(metric, key, method, reference, centres.get(metric.name))
             values.append(scored)
             if metric.of_sets and not scored.needs:
-                moments = _add_moments(moments, {metric.name: _moments(metric, scored, method, reference)})
-    return PairScores(values, moments)
+                _add_to_sets(sets, metric, scored, method, reference)
+    return PairScores(values, sets.finish())
 
 
 class PairFeatures:
@@ -328,36 +328,22 @@ def _has_feature(features: np.ndarray) -> np.ndarray:
 
 
 # --- sets of frames -----------------------------------------------------------------------------------------
-def _moments(
-    metric: Metric, scored: FrameValues, method: PairFeatures, reference: PairFeatures
-) -> tuple[FeatureMoments, FeatureMoments]:
-    """Of the frames in which both have the feature; where those of the reference are of another clip, each
+def _add_to_sets(
+    sets: SetStateBuilder, metric: Metric, scored: FrameValues, method: PairFeatures, reference: PairFeatures
+) -> None:
+    """The frames in which both have the feature; where those of the reference are of another clip, each
     side's own."""
     prediction, target = _both_sides(metric, method, reference)
     assert not isinstance(prediction, str)
     assert not isinstance(target, str)
     keep = np.isfinite(scored.values)
     theirs = _has_feature(target) if reference.is_other_clip else keep
-    return feature_moments(prediction[keep]), feature_moments(target[theirs])
+    sets.add(metric.name, scored.pair, (prediction, target), (keep, theirs))
 
 
-def _add_moments(
-    first: Mapping[str, tuple[FeatureMoments, FeatureMoments]],
-    second: Mapping[str, tuple[FeatureMoments, FeatureMoments]],
-) -> dict[str, tuple[FeatureMoments, FeatureMoments]]:
-    found = dict(first)
-    for name, (method, truth) in second.items():
-        found[name] = (found[name][0] + method, found[name][1] + truth) if name in found else (method, truth)
-    return found
-
-
-def _with_set_values(
-    values: Sequence[FrameValues], moments: Mapping[str, tuple[FeatureMoments, FeatureMoments]]
-) -> list[FrameValues]:
+def _with_set_values(values: Sequence[FrameValues], sets: SetStates) -> list[FrameValues]:
     """The values of metrics that compare sets, in each row of theirs."""
-    of_sets = {
-        name: compare(*moments[name]) for name in moments if (compare := METRICS[name].of_sets) is not None
-    }
+    of_sets = {name: compare(*sets[name]) for name in sets if (compare := METRICS[name].of_sets) is not None}
     return [
         replace(one, set_value=finite_or_none(of_sets[one.metric])) if one.metric in of_sets else one
         for one in values

@@ -9,7 +9,7 @@ import numpy as np
 ROAD_METRICS = (
     "l1", "psnr_frame", "psnr_pooled", "ssim", "akd_l1_dlib", "akd_l2_dlib", "akd_l1_mesh", "akd_l2_mesh",
     "nme_mesh", "pose_mesh", "blink_iris", "csim_dlib_centred", "id_l2_dlib", "lpips_efflite0_unlearned",
-    "fd_efflite0", "fd_efflite0_b15",
+    "fd_efflite0", "fd_efflite0_b15", "kid_efflite0",
 )  # fmt: skip
 """What the comparison of the tests is scored by."""
 DARKEST = 1.0

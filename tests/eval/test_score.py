@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from pipelines.eval import score
 from pipelines.eval.features import METRIC_FEATURES
 from pipelines.eval.metrics import METRICS, sum_frame_values
+from pipelines.eval.set_states import add_set_states
 from tests.eval.conftest import DLIB_SP68_SHA256
 from tests.eval.stand_in_features import ROAD_METRICS
 
@@ -155,13 +156,13 @@ def test_the_centre_of_a_metric_without_its_net_names_the_weights(road, kept_fam
     assert means_of(["csim_dlib_centred"], families) == {"csim_dlib_centred": "dlib_resnet"}
 
 
-def test_moments_of_pairs_add_up_to_those_of_all(road):
+def test_states_of_pairs_add_up_to_those_of_all(road):
     families = families_of(road, "dark")
     keys, name = families["truth"].keys, "fd_efflite0"
-    whole = score.score_pairs(keys, [name], families, {}).moments
+    whole = score.score_pairs(keys, [name], families, {}).sets
     parts: dict = {}
     for key in keys:
-        parts = score._add_moments(parts, score.score_pairs([key], [name], families, {}).moments)
+        parts = add_set_states(parts, score.score_pairs([key], [name], families, {}).sets)
     for one, other in zip(whole[name], parts[name], strict=True):
         assert one.n == other.n == 24
         assert one.outer == pytest.approx(other.outer, rel=1e-12)
@@ -217,7 +218,7 @@ def test_identity_is_compared_with_the_source_and_pose_with_the_driving_frames(c
 def test_sets_are_compared_with_the_frames_of_the_sources_clip_however_many_these_are(cross_families):
     keys = cross_families["generated"].keys
     found = score.score_pairs(keys, ["fd_efflite0_b15"], cross_families, {})
-    ours, theirs = found.moments["fd_efflite0_b15"]
+    ours, theirs = found.sets["fd_efflite0_b15"]
     assert (ours.n, theirs.n) == (24, 12)
     assert {len(row.values) for row in found.values} == {6}
 

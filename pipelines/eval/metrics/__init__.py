@@ -10,6 +10,7 @@ from pipelines.eval.metrics.akd import (
 )
 from pipelines.eval.metrics.frechet import FD_EFFLITE0_B15_METRIC, FD_EFFLITE0_METRIC
 from pipelines.eval.metrics.identity import CSIM_DLIB_CENTRED_METRIC, ID_L2_DLIB_METRIC
+from pipelines.eval.metrics.kid import KID_EFFLITE0_METRIC
 from pipelines.eval.metrics.l1 import L1_METRIC
 from pipelines.eval.metrics.mesh import BLINK_IRIS_METRIC, NME_MESH_METRIC, POSE_MESH_METRIC
 from pipelines.eval.metrics.metric import FrameSums, Metric, sum_frame_values
@@ -38,5 +39,6 @@ METRICS: dict[str, Metric] = {
         LPIPS_EFFLITE0_UNLEARNED_METRIC,
         FD_EFFLITE0_METRIC,
         FD_EFFLITE0_B15_METRIC,
+        KID_EFFLITE0_METRIC,
     )
 }

@@ -6,7 +6,7 @@ T = frames of a pair; images are float64 RGB in [0,1], shape (T,H,W,3). The valu
 methods can be compared on any frames that they share, and resampled for an interval, without scoring them
 again. A metric of whole clips (how well the mouth follows the sound) has one value for each pair. A metric
 that compares two sets of frames, as a Frechet distance does, has no values of frames: it is computed from the
-moments of both sets, and stands for all frames of a method or for none.
+states of both sets, as their moments, and stands for all frames of a method or for none.
 
 What generated frames are compared with is a metric's own: the ground truth where the pair has one, and where
 it has none, as in cross-reenactment, what the papers take in its place. The source for identity, the driving
@@ -15,15 +15,15 @@ frames for pose and expression, and for some metrics nothing at all: these do no
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from msgspec import Struct
 
 from pipelines.eval.features import FRAMES_FEATURE, METRIC_FEATURES
 from pipelines.eval.methods import Reference
-from pipelines.eval.metrics.moments import FeatureMoments
+from pipelines.eval.metrics.moments import feature_moments
 
 
 class FrameSums(Struct, frozen=True):
@@ -49,6 +49,11 @@ def is_present_per_frame(prediction: np.ndarray, target: np.ndarray) -> np.ndarr
     which frames are in them."""
     both = [np.isfinite(one.reshape(len(one), -1)).all(axis=1) for one in (prediction, target)]
     return np.where(both[0] & both[1], 1.0, np.nan)
+
+
+def moments_of_frames(names: Sequence[str], vectors: np.ndarray) -> Any:
+    """(n,D) -> FeatureMoments, whatever the frames are called."""
+    return feature_moments(vectors)
 
 
 def value_of_feature(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -89,9 +94,12 @@ class Metric(Struct, frozen=True, kw_only=True):
     centred: bool = False
     """The mean of the feature over all driving frames of the protocol is taken from both sides before
     `per_frame`."""
-    of_sets: Callable[[FeatureMoments, FeatureMoments], float] | None = None
-    """Of a metric that compares sets of frames: (the method's, the reference's) -> the value, NaN where there
-    are too few frames; `per_frame` then says which frames are in the sets."""
+    of_sets: Callable[[Any, Any], float] | None = None
+    """Of a metric that compares sets of frames: (the method's state, the reference's) -> the value, NaN where
+    there are too few frames; `per_frame` then says which frames are in the sets."""
+    set_state: Callable[[Sequence[str], np.ndarray], Any] = moments_of_frames
+    """Of such a metric: names of n frames and their features (n,D) -> a state; states of any frames add up,
+    by +, to that of all of them."""
 
     @property
     def counts(self) -> Literal["frames", "windows", "pairs"]:

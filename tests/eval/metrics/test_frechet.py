@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from scipy.linalg import sqrtm
 
 from pipelines.eval.metrics.frechet import frechet_distance
@@ -32,6 +33,17 @@ def test_it_agrees_with_scipys_square_root_of_a_matrix():
     difference = first.mean(0) - second.mean(0)
     expected = difference @ difference + np.trace(a + b - 2 * sqrtm(a @ b).real)
     assert distance(first, second) == pytest.approx(expected, rel=1e-9)
+
+
+def test_torchmetrics_agrees_on_features_of_its_own_module():
+    judge = pytest.importorskip("torchmetrics.image.fid")
+    features = torch.nn.Identity()
+    features.num_features = 6
+    first, second = golden_sets(50, 40)
+    metric = judge.FrechetInceptionDistance(features, normalize=True).set_dtype(torch.float64)
+    metric.update(torch.from_numpy(second), real=True)
+    metric.update(torch.from_numpy(first), real=False)
+    assert distance(first, second) == pytest.approx(float(metric.compute()), rel=1e-9)
 
 
 def test_it_is_the_same_both_ways_and_0_of_equal_sets():
