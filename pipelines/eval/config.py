@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from msgspec import Struct, field
 
 from pipelines.eval.methods import METHOD_FUNCTIONS
-from pipelines.eval.metrics import METRICS
+from pipelines.eval.metrics import DEFAULT_METRICS, METRICS
 from pipelines.eval.protocols import EvaluationProtocol
 from pipelines.eval.scored_frames import CLIPS_FAMILY, VIEW_FAMILY_PREFIX, check_scored_family_name
 from storage.uris import ExpandedPath
@@ -41,7 +41,7 @@ class EvalConfig(Struct, frozen=True, kw_only=True):
     """The family whose frames are sources, driving frames and truth, unless a protocol says: `clips`, as they
     are stored (JPEG by default), or a view of recipe clip_square, as views.truth: the test clips without
     loss."""
-    metrics: tuple[str, ...] = tuple(METRICS)
+    metrics: tuple[str, ...] = DEFAULT_METRICS
     """Names from pipelines/eval/metrics, of protocols whose pairs have a ground truth."""
     methods: dict[str, ExternalMethodConfig] = field(default_factory=dict)
     """Name -> a method of other code, compared with the models: its frames lie in a folder."""

@@ -52,6 +52,7 @@ class MetricFeature(Struct, frozen=True, kw_only=True):
 
 DLIB_LANDMARKS_FEATURE = "landmarks.dlib68"
 MESH_LANDMARKS_FEATURE = "landmarks.mesh468_iris"
+FAN_LANDMARKS_FEATURE = "landmarks.fan2d"
 IDENTITY_FEATURE = "identity.dlib_resnet"
 EFFICIENTNET_FEATURE = "imagenet.efficientnet_lite0"
 LANDMARKER_WEIGHTS_ID = "dlib_sp68"
@@ -68,6 +69,12 @@ METRIC_FEATURES: dict[str, MetricFeature] = {
         nets=("mp_face", "mesh468_iris", "analytic_head"),
         light=False,
         backend=f"mp_face + mesh468_iris {_RESIZED}, largest face; pose by landmark fit of analytic_head",
+    ),
+    FAN_LANDMARKS_FEATURE: MetricFeature(
+        fields=("landmarks",),
+        nets=("s3fd", "fan2d"),
+        light=False,
+        backend=f"s3fd + fan2d {_RESIZED}, largest face",
     ),
     IDENTITY_FEATURE: MetricFeature(
         fields=("embedding",),
@@ -88,6 +95,7 @@ METRIC_FEATURES: dict[str, MetricFeature] = {
 FEATURE_STAGES = {
     DLIB_LANDMARKS_FEATURE: "pipelines.eval.features:compute_dlib_landmarks",
     MESH_LANDMARKS_FEATURE: "pipelines.eval.mesh_features:compute_mesh_landmarks",
+    FAN_LANDMARKS_FEATURE: "pipelines.eval.fan_features:compute_fan_landmarks",
     IDENTITY_FEATURE: "pipelines.eval.mesh_features:compute_identity_embeddings",
     EFFICIENTNET_FEATURE: "pipelines.eval.efficientnet_features:compute_efficientnet_features",
 }

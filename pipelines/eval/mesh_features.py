@@ -42,11 +42,11 @@ def compute_mesh_landmarks(
     """In each generated frame 68 points (T,68,2), openness of both eyes (T,2), and pitch, yaw, roll (T,3) in
     degrees; float32, NaN where no face is found. Without one of the nets, its weights."""
     sample = inputs["generated"][0]
-    if needs := _missing_weights(nets, LANDMARK_NET_WEIGHTS):
+    if needs := missing_weights(nets, LANDMARK_NET_WEIGHTS):
         yield {"__key__": sample["__key__"], "needs": {"weights": needs}}
         return
     detector, landmarker = cast("FaceDetector", nets["mp_face"]), cast("Landmarker", nets["mesh468_iris"])
-    _configure_inference((detector, landmarker), runtime)
+    configure_nets((detector, landmarker), runtime)
     images = resize_for_nets(sample["frames"])
     found = detector.detect(images)
     points = landmarker.predict(images, largest_faces(found), largest_face_rolls(found))
@@ -68,11 +68,11 @@ def compute_identity_embeddings(
     """The face in each generated frame as dlib's net knows it: (T,128) float32, NaN where no face is found.
     Without one of the nets, its weights."""
     sample = inputs["generated"][0]
-    if needs := _missing_weights(nets, IDENTITY_NET_WEIGHTS):
+    if needs := missing_weights(nets, IDENTITY_NET_WEIGHTS):
         yield {"__key__": sample["__key__"], "needs": {"weights": needs}}
         return
     detector, embedder = cast("FaceDetector", nets["mp_face"]), cast("FaceEmbedder", nets["dlib128_mesh"])
-    _configure_inference((detector, embedder), runtime)
+    configure_nets((detector, embedder), runtime)
     images = resize_for_nets(sample["frames"])
     yield {
         "__key__": sample["__key__"],
@@ -80,12 +80,12 @@ def compute_identity_embeddings(
     }
 
 
-def _missing_weights(nets: Mapping[str, object], weights: Mapping[str, str]) -> str:
+def missing_weights(nets: Mapping[str, object], weights: Mapping[str, str]) -> str:
     """Of the first net that is not there; "" where all are."""
     return next((one for net, one in weights.items() if net not in nets), "")
 
 
-def _configure_inference(nets: Sequence[object], runtime: RuntimeConfig) -> None:
+def configure_nets(nets: Sequence[object], runtime: RuntimeConfig) -> None:
     for net in nets:
         if isinstance(net, InferenceConfigurable):
             net.configure_inference(perception_inference_settings(runtime, "float32"))

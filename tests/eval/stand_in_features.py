@@ -49,6 +49,7 @@ def stand_in_features(key: str, frames: np.ndarray, truth: np.ndarray) -> dict[s
     distance = np.abs(frames / 255 - truth / 255).mean((1, 2, 3)).astype(np.float32)
     features = {
         "landmarks.mesh468_iris": {name: of_faces[name] for name in ("landmarks", "openness", "angles")},
+        "landmarks.fan2d": {"landmarks": of_faces["landmarks"]},
         "identity.dlib_resnet": {"embedding": of_faces["embedding"]},
         "imagenet.efficientnet_lite0": {
             "head_features": vectors, "block_features": vectors[:, :3], "map_distance": distance

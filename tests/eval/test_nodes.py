@@ -43,13 +43,18 @@ def test_only_features_that_a_metric_reads_are_computed():
     assert "score.fsrt.self" in names
 
 
+def test_metrics_on_request_are_computed_where_the_run_names_them():
+    assert "features.fsrt.self.landmarks.fan2d" not in graph_of().nodes
+    assert "features.fsrt.self.landmarks.fan2d" in graph_of("eval.metrics=[l1, akd_l1_fan2d]").nodes
+
+
 def test_a_metric_that_is_new_changes_features_score_and_report_alone(graph, monkeypatch):
     """Nodes that are there before and after are the same, but for those that score and report."""
     new = replace(metrics.METRICS["akd_l1_dlib"], name="new", feature="landmarks.new")
     monkeypatch.setitem(metrics.METRICS, "new", new)
     for table in (features.METRIC_FEATURES, features.FEATURE_STAGES):
         monkeypatch.setitem(table, "landmarks.new", table["landmarks.dlib68"])
-    after = graph_of(f"eval.metrics=[{', '.join(metrics.METRICS)}]")
+    after = graph_of(f"eval.metrics=[{', '.join((*metrics.DEFAULT_METRICS, 'new'))}]")
     added = set(after.nodes) - set(graph.nodes)
     assert added == {
         f"features.{method}.self.landmarks.new"

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from pipelines.eval.metrics.akd import (
-    AKD_L1_DLIB_METRIC,
-    AKD_L1_MESH_METRIC,
-    AKD_L2_DLIB_METRIC,
-    AKD_L2_MESH_METRIC,
-)
+from pipelines.eval.metrics.akd import AKD_METRICS
+from pipelines.eval.metrics.blink import BLINK_AGREEMENT_METRIC, BLINK_F1_METRIC, BLINK_IRIS_METRIC
 from pipelines.eval.metrics.frechet import FD_EFFLITE0_B15_METRIC, FD_EFFLITE0_METRIC
 from pipelines.eval.metrics.identity import CSIM_DLIB_CENTRED_METRIC, ID_L2_DLIB_METRIC
 from pipelines.eval.metrics.kid import KID_EFFLITE0_METRIC
 from pipelines.eval.metrics.l1 import L1_METRIC
-from pipelines.eval.metrics.mesh import BLINK_IRIS_METRIC, NME_MESH_METRIC, POSE_MESH_METRIC
+from pipelines.eval.metrics.lmd import LMD_METRICS
+from pipelines.eval.metrics.mesh import POSE_MESH_METRIC
 from pipelines.eval.metrics.metric import FrameSums, Metric, sum_frame_values
+from pipelines.eval.metrics.nme import NME_METRICS
 from pipelines.eval.metrics.perceptual import LPIPS_EFFLITE0_UNLEARNED_METRIC
 from pipelines.eval.metrics.psnr import PSNR_FRAME_MEAN_METRIC, PSNR_POOLED_METRIC
-from pipelines.eval.metrics.ssim import SSIM_METRIC
+from pipelines.eval.metrics.ssim import SSIM_METRIC, SSIM_TORCHMETRICS_METRIC, SSIM_UNIFORM7_METRIC
+from pipelines.eval.metrics.temporal import FLICKER_METRIC, JITTER_METRICS
 
-__all__ = ["METRICS", "FrameSums", "Metric", "sum_frame_values"]
+__all__ = ["DEFAULT_METRICS", "METRICS", "FrameSums", "Metric", "sum_frame_values"]
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -27,13 +26,17 @@ METRICS: dict[str, Metric] = {
         PSNR_FRAME_MEAN_METRIC,
         PSNR_POOLED_METRIC,
         SSIM_METRIC,
-        AKD_L1_DLIB_METRIC,
-        AKD_L2_DLIB_METRIC,
-        AKD_L1_MESH_METRIC,
-        AKD_L2_MESH_METRIC,
-        NME_MESH_METRIC,
+        SSIM_UNIFORM7_METRIC,
+        SSIM_TORCHMETRICS_METRIC,
+        *AKD_METRICS,
+        *NME_METRICS,
+        *LMD_METRICS,
         POSE_MESH_METRIC,
         BLINK_IRIS_METRIC,
+        BLINK_AGREEMENT_METRIC,
+        BLINK_F1_METRIC,
+        FLICKER_METRIC,
+        *JITTER_METRICS,
         CSIM_DLIB_CENTRED_METRIC,
         ID_L2_DLIB_METRIC,
         LPIPS_EFFLITE0_UNLEARNED_METRIC,
@@ -42,3 +45,4 @@ METRICS: dict[str, Metric] = {
         KID_EFFLITE0_METRIC,
     )
 }
+DEFAULT_METRICS = tuple(name for name, metric in METRICS.items() if not metric.on_request)

@@ -89,6 +89,9 @@ class Metric(Struct, frozen=True, kw_only=True):
     mouth; "" = the same."""
     reference_field: str = ""
     """Which of that feature's fields."""
+    on_request: bool = False
+    """Left out unless `eval.metrics` names it: another form of a metric that is there without being asked
+    for, or a feature that costs as much as all the others."""
     finish: Callable[[float], float] = _mean
     """From the mean over frames to the value."""
     centred: bool = False
@@ -145,10 +148,3 @@ def sum_frame_values(values: np.ndarray, keep: np.ndarray | None = None) -> Fram
     if not np.isfinite(values[keep]).all():
         raise ValueError("keep names frames without a value")
     return FrameSums(float(keep.sum()), float((~keep).sum()), float(values[keep].sum()))
-
-
-def check_same_shape(prediction: np.ndarray, target: np.ndarray) -> None:
-    if prediction.shape != target.shape or prediction.ndim != 4 or prediction.shape[-1] != 3:
-        raise ValueError(
-            f"prediction {prediction.shape} and target {target.shape}: expected two equal (T,H,W,3)"
-        )

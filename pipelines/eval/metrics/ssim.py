@@ -163,11 +163,11 @@ SSIM_METRIC = Metric(
 )  # fmt: skip
 SSIM_UNIFORM7_METRIC = Metric(
     name="ssim_uniform7_rgb", title="SSIM (7x7)", variant="uniform7_rgb_crop_sample_covariance", better="up",
-    unit="", per_frame=_of_window(UNIFORM_7),
+    unit="", per_frame=_of_window(UNIFORM_7), on_request=True,
     meaning="the same with a uniform 7 x 7 window and sample covariance, scikit-image's default",
 )  # fmt: skip
 SSIM_TORCHMETRICS_METRIC = Metric(
     name="ssim_tm", title="SSIM (mirrored)", variant="gauss11_rgb_mirrored", better="up", unit="",
-    per_frame=_of_window(GAUSSIAN_11_MIRRORED),
+    per_frame=_of_window(GAUSSIAN_11_MIRRORED), on_request=True,
     meaning="SSIM with the border mirrored and counted, torchmetrics' default",
 )  # fmt: skip

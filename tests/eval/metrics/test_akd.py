@@ -1,18 +1,21 @@
 import numpy as np
 import pytest
 
-from pipelines.eval.metrics import sum_frame_values
-from pipelines.eval.metrics.akd import AKD_L1_DLIB_METRIC, AKD_L2_DLIB_METRIC, landmark_l1_per_frame
+from pipelines.eval.metrics import METRICS, sum_frame_values
+from pipelines.eval.metrics.akd import landmark_l1_per_frame
 
 
-def test_akd_l1_is_the_golden_one(landmarks, golden):
-    value = AKD_L1_DLIB_METRIC.compute(sum_frame_values(AKD_L1_DLIB_METRIC.per_frame(*landmarks)))
-    assert value == pytest.approx(golden["landmarks"]["akd_fomm_l1_mean"], abs=1e-12)
+@pytest.mark.parametrize("backend", ["dlib", "mesh", "fan2d"])
+@pytest.mark.parametrize(("form", "name"), [("l1", "akd_fomm_l1_mean"), ("l2", "akd_euclidean_mean")])
+def test_akd_is_the_golden_one(landmarks, golden, backend, form, name):
+    metric = METRICS[f"akd_{form}_{backend}"]
+    value = metric.compute(sum_frame_values(metric.per_frame(*landmarks)))
+    assert value == pytest.approx(golden["landmarks"][name], abs=1e-12)
 
 
-def test_akd_l2_is_the_golden_one(landmarks, golden):
-    value = AKD_L2_DLIB_METRIC.compute(sum_frame_values(AKD_L2_DLIB_METRIC.per_frame(*landmarks)))
-    assert value == pytest.approx(golden["landmarks"]["akd_euclidean_mean"], abs=1e-12)
+def test_both_axes_together_differ_by_twice_their_mean(landmarks, golden):
+    expected = golden["landmarks"]["akd_l1_sum_xy"]
+    assert 2 * landmark_l1_per_frame(*landmarks).mean() == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_distance_of_each_frame_is_the_golden_one(landmarks, golden):
