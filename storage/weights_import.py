@@ -1,5 +1,15 @@
 """Run alone, in its own process: a checkpoint file -> safetensors. Loads tensors only, never code.
 
+| format | read by |
+|---|---|
+| .safetensors | safetensors |
+| torch's zip and its old format | torch.load with weights_only; numpy's arrays and settings by stubs |
+| TorchScript | torch_archives.py: the tensors of the archive, and none of its code |
+| .pkl | torch_archives.py: arrays, tensors and modules, by a reader that calls nothing the file names |
+| .npz, .npy, .mat (before 7.3) | array_files.py: arrays alone |
+| .onnx | onnx_tensors.py: initialisers |
+| .params | mxnet_params.py |
+
 python -m storage.weights_import SOURCE TARGET [--drop-prefixes NAME ...] [--settings FILE.json ...]
 prints {"tensors": n, "format": ..., "left": [...]}, or {"error": why} of a file of other things; what
 else goes wrong ends with a traceback.
@@ -11,36 +21,32 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from storage.array_files import read_matlab_arrays, read_numpy_arrays
 from storage.errors import InvalidInput
 from storage.mxnet_params import read_mxnet_params
+from storage.onnx_tensors import read_onnx_initialisers
+from storage.pickle_stubs import NUMPY_STUBS, ArrayStub, ObjectStub
+from storage.torch_archives import is_torchscript, read_pickled_tensors, read_torchscript_tensors
 
 MAX_SETTINGS_BYTES = 2**20
-NUMPY_NUMBER_CLASSES = ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-"""What a pickle calls to make numpy's own numbers: training scripts keep their best score as one."""
-
-
-class NumpyNumberStub:
-    """Stands in for all of NUMPY_NUMBER_CLASSES: takes what the file gives and keeps nothing.
-
-    Counters are left behind anyway. numpy's own functions would be called with whatever a file chooses, and
-    a made-up dtype can make them read memory as pointers.
-    """
-
-    def __init__(self, *_given: object) -> None: ...
-
-    def __setstate__(self, _state: object) -> None: ...
+PICKLE_SUFFIXES = (".pkl", ".pickle")
+TORCH_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""A pickle of the number 0x1950a86a20f9469cfc6c, with which files before torch 1.6 begin."""
 
 
 def find_tensors(value: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every tensor of a nested dict, named by its dotted path; counters and settings are left behind."""
+    """Every tensor and numpy array of a nested dict, named by its dotted path; counters and settings are left
+    behind."""
     import torch
 
     if isinstance(value, torch.Tensor):
         yield prefix, value.detach().contiguous().clone()
+    elif isinstance(value, ArrayStub):
+        yield prefix, torch.from_numpy(value.array())
     elif isinstance(value, Mapping):
         for name, inner in value.items():
             yield from find_tensors(inner, f"{prefix}.{name}" if prefix else str(name))
@@ -55,29 +61,21 @@ def convert_checkpoint_to_safetensors(
     {"settings": {file name: its JSON}} under `reenact`. One entry, because safetensors writes several in no
     fixed order.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
-    if source.suffix == ".safetensors":
-        try:
-            loaded, kind = load_file(source), "safetensors"
-        except SafetensorError as error:
-            raise InvalidInput(f"not a file of tensors alone: {str(error).splitlines()[0]}") from error
-    elif source.suffix == ".params":
-        import torch
-
-        loaded = {name: torch.from_numpy(array) for name, array in read_mxnet_params(source).items()}
-        kind = "mxnet"
-    else:
-        loaded, kind = load_torch_file(source), "torch"
+    loaded, kind = load_weights_file(source)
     if not isinstance(loaded, Mapping):
         raise InvalidInput(f"it holds a {type(loaded).__name__}, expected tensors by name")
     left = {first for name in loaded if (first := str(name).split(".")[0]) in drop_prefixes}
     found: dict[str, Any] = {}
-    for name, tensor in find_tensors({k: v for k, v in loaded.items() if str(k).split(".")[0] not in left}):
-        if name in found:
-            raise InvalidInput(f"two tensors would be called {name}")
-        found[name] = tensor
+    kept = {k: v for k, v in loaded.items() if str(k).split(".")[0] not in left}
+    try:
+        for name, tensor in find_tensors(kept):
+            if name in found:
+                raise InvalidInput(f"two tensors would be called {name}")
+            found[name] = tensor
+    except ValueError as error:
+        raise InvalidInput(f"not a file of tensors alone: {error}") from error
     if not found:
         raise InvalidInput("no tensor in the file" + (f" beside {', '.join(sorted(left))}" if left else ""))
     beside = {path.name: read_weights_settings(path) for path in settings}
@@ -86,13 +84,65 @@ def convert_checkpoint_to_safetensors(
     return {"tensors": len(found), "format": kind, "left": sorted(left)}
 
 
-def load_torch_file(source: Path) -> Any:
-    """torch's own format, old and new, with tensors, plain values and numpy's numbers."""
+def load_weights_file(source: Path) -> tuple[Any, str]:
+    """What a file holds, and its format. The suffix tells formats that are their authors' own, the content
+    torch's from TorchScript's and from a plain pickle (.pkl)."""
+    read = _READERS.get(source.suffix.lower())
+    if read is not None:
+        kind, reader = read
+        return _as_tensors(reader(source)), kind
+    if is_torchscript(source):
+        return read_torchscript_tensors(source), "torchscript"
+    if source.suffix.lower() in PICKLE_SUFFIXES and not is_torch_file(source):
+        return read_pickled_tensors(source), "pickle"
+    return load_torch_file(source), "torch"
+
+
+def is_torch_file(source: Path) -> bool:
+    """By its first bytes: torch's old format, or the zip of the new one."""
+    with source.open("rb") as stream:
+        start = stream.read(len(TORCH_LEGACY_MAGIC))
+    return start == TORCH_LEGACY_MAGIC or start[:2] == b"PK"
+
+
+def _as_tensors(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    import numpy as np
     import torch
 
-    numbers: Any = [(NumpyNumberStub, name) for name in NUMPY_NUMBER_CLASSES]
+    return {
+        name: torch.from_numpy(one) if isinstance(one, np.ndarray) else one for name, one in arrays.items()
+    }
+
+
+def _read_safetensors(source: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
-        with torch.serialization.safe_globals(numbers):
+        return load_file(source)
+    except SafetensorError as error:
+        raise InvalidInput(f"not a file of tensors alone: {str(error).splitlines()[0]}") from error
+
+
+_READERS: dict[str, tuple[str, Callable[[Path], Mapping[str, Any]]]] = {
+    ".safetensors": ("safetensors", _read_safetensors),
+    ".params": ("mxnet", read_mxnet_params),
+    ".npz": ("numpy", read_numpy_arrays),
+    ".npy": ("numpy", read_numpy_arrays),
+    ".mat": ("matlab", read_matlab_arrays),
+    ".onnx": ("onnx", read_onnx_initialisers),
+}
+
+
+def load_torch_file(source: Path) -> Any:
+    """torch's own format, old and new, with tensors, plain values, numpy's arrays and numbers, and settings
+    as argparse gives them."""
+    import torch
+
+    stubs: Any = [(stub, f"{module}.{name}") for (module, name), stub in NUMPY_STUBS.items()]
+    stubs.append((ObjectStub, "argparse.Namespace"))
+    try:
+        with torch.serialization.safe_globals(stubs):
             return torch.load(source, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise  # the machine, not the file

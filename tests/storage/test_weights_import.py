@@ -1,15 +1,27 @@
 """A publisher's checkpoint as safetensors: tensors alone, and nothing in the file is run."""
 
+import argparse
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from scipy.io import savemat
 
 from models.weights import find_third_party_weights
 from storage.errors import InvalidInput
 from storage.weights_import import convert_checkpoint_to_safetensors
+from tests.storage.weights_files import (
+    SmallNet,
+    equal_states,
+    malicious_objects,
+    onnx_model,
+    onnx_tensor,
+    save_malicious,
+    save_torchscript,
+)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -22,12 +34,93 @@ def test_numpys_numbers_in_a_checkpoint_are_left_behind(tmp_path, zipped):
 
 
 def test_numpys_own_functions_are_never_called(tmp_path):
-    """A file may ask for a dtype of objects, or for an array: the one is not made, the other is refused."""
+    """A file may ask for a dtype of objects, or for an array of them: the one is not made, the other is
+    refused."""
     torch.save({"a": torch.ones(2), "b": np.dtype("O")}, tmp_path / "dtype.pt")
     assert convert_checkpoint_to_safetensors(tmp_path / "dtype.pt", tmp_path / "out")["tensors"] == 1
-    torch.save({"a": torch.ones(2), "b": np.ones(3)}, tmp_path / "array.pt")
-    with pytest.raises(InvalidInput, match=r"not a file of tensors alone: it calls numpy\..*_reconstruct"):
+    torch.save({"a": torch.ones(2), "b": np.array([{}], object)}, tmp_path / "array.pt")
+    with pytest.raises(InvalidInput, match=r"tensors alone: an array of 'O8', expected numbers"):
         convert_checkpoint_to_safetensors(tmp_path / "array.pt", tmp_path / "out")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_numpys_arrays_and_argparses_settings_in_a_checkpoint_do_not_stop_the_import(tmp_path, zipped):
+    """The arrays come in, the settings stay behind."""
+    opts = argparse.Namespace(lr=1e-4, path="/data", device=None)
+    value = {"latent_avg": np.arange(6, dtype=np.float32).reshape(2, 3), "state_dict": {"w": torch.ones(2)}}
+    torch.save(value | {"opts": opts}, tmp_path / "e4e.pt", _use_new_zipfile_serialization=zipped)
+    assert convert_checkpoint_to_safetensors(tmp_path / "e4e.pt", tmp_path / "out")["tensors"] == 2
+    found = load_file(tmp_path / "out")
+    assert found["latent_avg"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert found["state_dict.w"].tolist() == [1, 1]
+
+
+STATE = SmallNet().state_dict()
+
+
+def save_state(path: Path) -> None:
+    """STATE in the format that the suffix stands for."""
+    arrays = {name: one.numpy() for name, one in STATE.items()}
+    name = path.name
+    if name.startswith("script"):
+        save_torchscript(path, SmallNet())
+    elif name.endswith(".safetensors"):
+        save_file(dict(STATE), path)
+    elif name.endswith(".npz"):
+        np.savez(path, allow_pickle=False, **arrays)
+    elif name.endswith(".pkl"):
+        path.write_bytes(pickle.dumps(arrays))
+    elif name.endswith(".onnx"):
+        path.write_bytes(onnx_model(*(onnx_tensor(one, array) for one, array in arrays.items())))
+    else:
+        torch.save(STATE, path, _use_new_zipfile_serialization=not name.startswith("legacy"))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("net.safetensors", "safetensors"), ("net.pth", "torch"), ("net.pth.tar", "torch"),
+        ("legacy.model", "torch"), ("script.pt", "torchscript"),
+        ("net.npz", "numpy"), ("net.pkl", "pickle"), ("net.onnx", "onnx"),
+    ],
+)  # fmt: skip
+def test_the_same_tensors_come_out_of_every_format(tmp_path, name, kind):
+    save_state(tmp_path / name)
+    assert convert_checkpoint_to_safetensors(tmp_path / name, tmp_path / "out")["format"] == kind
+    assert equal_states(load_file(tmp_path / "out"), STATE)
+
+
+def test_matlabs_arrays_are_imported(tmp_path):
+    savemat(tmp_path / "x.mat", {"shapePC": np.arange(6.0).reshape(2, 3)})
+    assert convert_checkpoint_to_safetensors(tmp_path / "x.mat", tmp_path / "out")["format"] == "matlab"
+    assert load_file(tmp_path / "out")["shapePC"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("saved", ["torch zip", "torch legacy"])
+def test_torchs_own_files_are_known_by_content_where_they_are_called_pkl(tmp_path, saved):
+    torch.save(STATE, tmp_path / "x.pkl", _use_new_zipfile_serialization=saved == "torch zip")
+    assert convert_checkpoint_to_safetensors(tmp_path / "x.pkl", tmp_path / "out")["format"] == "torch"
+
+
+def test_what_would_run_something_is_refused_in_every_format_and_runs_nothing(tmp_path):
+    """Each by the process that imports weights, and where nothing runs no file appears."""
+    marker = tmp_path / "ran"
+    for name, value in malicious_objects(marker).items():
+        folder = tmp_path / name
+        folder.mkdir()
+        for kind, file in save_malicious(folder, value).items():
+            with pytest.raises(InvalidInput, match=r"^not a [^\n]*$"):
+                convert_checkpoint_to_safetensors(file, folder / "out")
+            assert not marker.exists(), (name, kind)
+            assert not (folder / "out").exists(), (name, kind)
+
+
+def test_the_same_files_do_run_where_a_reader_trusts_them(tmp_path):
+    """So that the test above tests something."""
+    for name in malicious_objects(tmp_path):
+        marker = tmp_path / f"ran_{name}"
+        pickle.loads(pickle.dumps({"a": malicious_objects(marker)[name]}))
+        assert marker.exists(), name
 
 
 def test_what_no_net_of_ours_is_stays_behind(tmp_path):
