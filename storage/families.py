@@ -352,7 +352,8 @@ class Artifact(Struct, frozen=True):
     sums: Mapping[str, str] = field(default_factory=dict)
     """whole nodes: sha256 of each file, as its record says"""
     weights: Mapping[str, str] = field(default_factory=dict)
-    """Third-party weights that it was computed with: id -> sha256, as its node's key holds them"""
+    """Third-party weights that it, and what it was made from, was computed with: id -> sha256, as the keys of
+    its node and of the nodes before it hold them"""
 
     def path(self, name: str) -> Path:
         """A whole node's file, on this machine. DamagedFile where its bytes are not those on record."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import Struct, field
 from msgspec.structs import replace
 
@@ -44,13 +46,21 @@ class NodePlan(Struct):
         """Whether its content is known."""
         return self.artifact is not None
 
-    @property
-    def artifact_as_read(self) -> Artifact | None:
-        """With the digests of the weights that it was computed with: those in its node's key, but for the
-        missing ones."""
-        if self.artifact is None or self.fingerprint is None:
-            return self.artifact
-        used = {name: sha for name, sha in self.fingerprint.weights.items() if sha != MISSING_WEIGHTS}
+    def artifact_as_read(self, plans: Mapping[str, NodePlan]) -> Artifact | None:
+        """With the digests of the weights that it, and what it was computed from, was computed with: those in
+        the keys of its node and of the nodes before it, but for the missing ones."""
+        if self.artifact is None:
+            return None
+        used: dict[str, str] = {}
+        nodes, at = [self.node.name], 0
+        while at < len(nodes):  # the nearest first
+            plan = self if at == 0 else plans[nodes[at]]
+            at += 1
+            for name, sha in plan.fingerprint.weights.items() if plan.fingerprint else ():
+                if sha != MISSING_WEIGHTS:
+                    used.setdefault(name, sha)
+            read = dict.fromkeys(one.node for one in plan.node.reads.values())
+            nodes += [name for name in read if name not in nodes]
         return replace(self.artifact, weights=used)
 
     @property

@@ -302,7 +302,7 @@ class Runner:
         with store.scratch_folder() as folder:
             out = folder / "out"
             out.mkdir()
-            read = {role: plans[one.node].artifact_as_read for role, one in node.reads.items()}
+            read = {role: plans[one.node].artifact_as_read(plans) for role, one in node.reads.items()}
             context = RunContext(self, plan, out, {role: found for role, found in read.items() if found})
             resolve_entry_point(node.run)(context, **node.arguments)
             if self.cancel.is_set():

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from models.perception import NETS, net_on_backend
-from pipelines.eval.features import FRAMES_FEATURE, METRIC_FEATURES
+from pipelines.eval.features import FRAMES_FEATURE, METRIC_FEATURES, with_input_features
 from pipelines.eval.methods import Method, MethodKind, Reference
 from pipelines.eval.metrics import METRICS, FrameSums, Metric, sum_frame_values
 
@@ -368,8 +368,9 @@ def metric_backend(metric: Metric) -> str:
 
 
 def metric_weights_ids(metric: Metric) -> list[str]:
-    """Ids of the weights that the metric's feature is computed with, whatever its nets run in."""
-    if metric.feature == FRAMES_FEATURE:
-        return []
-    nets = (NETS[net_on_backend(net, "torch")] for net in METRIC_FEATURES[metric.feature].nets)
+    """Ids of the weights that the metric's features, and those that these are made from, are computed with,
+    whatever their nets run in."""
+    compared = dict.fromkeys((metric.feature, metric.compared_with[0]))
+    features = with_input_features(name for name in compared if name != FRAMES_FEATURE)
+    nets = (NETS[net_on_backend(net, "torch")] for name in features for net in METRIC_FEATURES[name].nets)
     return list(dict.fromkeys(weights for net in nets for weights in net.weights))

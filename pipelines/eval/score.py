@@ -34,7 +34,12 @@ from pipelines.eval.methods import (
 from pipelines.eval.metrics import METRICS, Metric
 from pipelines.eval.pair_family import Family, read_generated_sample_metadata, read_optional_field
 from pipelines.eval.pairs import PAIRS_FILE, read_pairs
-from pipelines.eval.records import FrameValues, finite_or_none, own_frame_metric_records
+from pipelines.eval.records import (
+    FrameValues,
+    finite_or_none,
+    metric_weights_ids,
+    own_frame_metric_records,
+)
 from pipelines.eval.set_states import SetStateBuilder, SetStates, add_set_states
 
 if TYPE_CHECKING:
@@ -176,12 +181,14 @@ def metrics_of_protocol(metrics: Sequence[str], has_truth: bool) -> tuple[str, .
 
 def weights_of_features(inputs: Mapping[str, Artifact], metrics: Sequence[str]) -> dict[str, str]:
     """Id -> sha256 of those that the metrics' features were computed with, the references' too."""
-    features = {METRICS[name].feature for name in metrics}
+    ids = {one for name in metrics for one in metric_weights_ids(METRICS[name])}
+    features = {one for name in metrics for one in (METRICS[name].feature, METRICS[name].compared_with[0])}
     return {
         one: sha
         for role, artifact in inputs.items()
         if any(role == feature or role.endswith(f".{feature}") for feature in features)
         for one, sha in artifact.weights.items()
+        if one in ids
     }
 
 

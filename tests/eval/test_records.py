@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from models.perception import NETS, net_on_backend
 from models.weights import THIRD_PARTY_WEIGHTS
