@@ -75,6 +75,13 @@ def test_a_record_names_what_it_may_be_compared_with():
     assert (record.kind, record.provenance) == ("trained", {"vgg19": "random"})
 
 
+def test_the_weights_of_features_that_a_feature_is_made_from_are_its_own_too(monkeypatch):
+    made_from = structs.replace(METRIC_FEATURES["identity.dlib_resnet"], input_features=("landmarks.dlib68",))
+    assert "dlib_sp68" not in metric_weights_ids(METRICS["csim_dlib_centred"])
+    monkeypatch.setitem(METRIC_FEATURES, "identity.dlib_resnet", made_from)
+    assert "dlib_sp68" in metric_weights_ids(METRICS["csim_dlib_centred"])
+
+
 def test_the_interval_holds_the_value_and_is_the_same_each_time():
     record = own(FIRST)
     assert record == own(FIRST)
