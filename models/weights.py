@@ -60,6 +60,7 @@ _TORCHMETRICS, _TORCHMETRICS_WHEEL = "torchmetrics", "torchmetrics==1.9.0"
 _LPIPS_TERMS = "BSD-2; inside a wheel that is Apache-2.0"
 _TORCHVISION_TERMS = "BSD-3 code, trained on ImageNet"
 _HEADGAN_TERMS = "CC BY-NC-SA 4.0"
+_FACE_ALIGNMENT_TERMS = "BSD-3, by the author for the models too; see the terms of its training data"
 _HUB_SETTINGS = ("config.json", "preprocessor_config.json")
 _OF_FSRT = ("optimizer", "optimizer_disc", "epoch_it", "it", "t", "loss_val_best", "run_id")
 _OF_FOMM = (
@@ -121,16 +122,16 @@ THIRD_PARTY_WEIGHTS: dict[str, WeightsFile] = {w.id: w for w in (
             sha256="165bfbe42940416ccfb977545cf0e976d5bf321f67083ae2aaaa5c764280118d"),
     WeightsFile(id="fan2d", purpose="68 landmarks (production)", publisher="1adrianb/face-alignment",
             file="2DFAN4-11f355bf06.pth.tar",
-            licence="BSD-3 code; see the project on its training data", licence_class="permissive"),
+            licence=_FACE_ALIGNMENT_TERMS, licence_class="permissive"),
     WeightsFile(id="fan3d", purpose="68 projected 3D landmarks", publisher="1adrianb/face-alignment",
             file="3DFAN4-7835d9f11d.pth.tar",
-            licence="BSD-3 code; see the project on its training data", licence_class="permissive"),
+            licence=_FACE_ALIGNMENT_TERMS, licence_class="permissive"),
     WeightsFile(id="fan_depth", purpose="depth of fan3d's landmarks", publisher="1adrianb/face-alignment",
             file="depth-2a464da4ea.pth.tar",
-            licence="BSD-3 code; see the project on its training data", licence_class="permissive"),
+            licence=_FACE_ALIGNMENT_TERMS, licence_class="permissive"),
     WeightsFile(id="s3fd", purpose="face boxes (production)", publisher="1adrianb/face-alignment",
             file="s3fd-619a316812.pth",
-            licence="BSD-3 code; see the project on its training data", licence_class="permissive"),
+            licence=_FACE_ALIGNMENT_TERMS, licence_class="permissive"),
     WeightsFile(id="fsrt_kp", purpose="FSRT's keypoint detector", publisher="andrerochow/fsrt",
             file="kp_detector.pt", licence="none in the repository", licence_class="unstated"),
     WeightsFile(id="fsrt_vox", purpose="FSRT, VoxCeleb, 1 source", publisher="andrerochow/fsrt",
@@ -141,7 +142,7 @@ THIRD_PARTY_WEIGHTS: dict[str, WeightsFile] = {w.id: w for w in (
             drop_prefixes=_OF_FSRT),
     WeightsFile(id="fomm_vox", purpose="FOMM's keypoint detector, in place of FSRT's",
             publisher="AliaksandrSiarohin/first-order-model", file="vox-cpk.pth.tar",
-            licence="MIT code; see the project", licence_class="permissive", drop_prefixes=_OF_FOMM),
+            licence="MIT by the repository", licence_class="permissive", drop_prefixes=_OF_FOMM),
     WeightsFile(id="headgan_vox", purpose="HeadGAN's generator, VoxCeleb", publisher="michaildoukas/headGAN",
             file="latest_net_G.pth", licence=_HEADGAN_TERMS, licence_class="noncommercial"),
     WeightsFile(id="headgan_vox_d", purpose="HeadGAN's image discriminator",
@@ -188,7 +189,7 @@ THIRD_PARTY_WEIGHTS: dict[str, WeightsFile] = {w.id: w for w in (
             file="deca_model.tar", licence="non-commercial research, registration",
             licence_class="registration"),
     WeightsFile(id="deep3d", purpose="Basel face model's coefficients from a picture", file="epoch_20.pth",
-            publisher="sicxu/Deep3DFaceRecon_pytorch", licence="MIT code; see the project",
+            publisher="sicxu/Deep3DFaceRecon_pytorch", licence="MIT by the repository",
             licence_class="permissive"),
     WeightsFile(id="flame_model", purpose="FLAME head model", file="flame.safetensors",
             publisher="the output of models.perception.head.converters",
