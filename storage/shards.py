@@ -44,6 +44,8 @@ clips exist) and the fields below. Plain `webdataset` reads every shard: a membe
 | head_features | npy | float32 (T,1280) | EfficientNet-Lite0's head, mean over positions | features.* |
 | block_features | npy | float32 (T,320) | its last block's output, mean over positions | features.* |
 | map_distance | npy | float32 (T,) | of its maps from those of the truth's frame | features.* |
+| inception_features | npy | float32 (T,2048) | FID's Inception before its classifier | features.* |
+| lpips | npy | float32 (T,) | LPIPS of the frame from the truth's | features.* |
 | needs | json | dict: weights, the id for want of which there is no feature | | features.* |
 
 Of a pair, `frames` (T,S,S,3) are what a method generated, T = 1 of one that shows a single picture, and
@@ -159,6 +161,7 @@ FIELD_EXTENSIONS: dict[str, str] = {  # field -> extension; the docstring above 
     "speech": "npy", "codes": "npy",
     "openness": "npy", "embedding": "npy",
     "head_features": "npy", "block_features": "npy", "map_distance": "npy",
+    "inception_features": "npy", "lpips": "npy",
     "visualization": "npz", "method": "json", "needs": "json",
 }  # fmt: skip
 

@@ -64,7 +64,7 @@ class Lpips:
     otherwise."""
 
     def __init__(self, name: str, trunk: nn.Module, heads: LpipsHeads, min_image_side: int) -> None:
-        self.name, self._min_image_side = name, min_image_side
+        self.name, self.min_image_side = name, min_image_side
         self._trunk = trunk.eval().requires_grad_(False)
         self._heads = [tensor.detach().flatten() for tensor in heads.state_dict().values()]
         self._shift, self._scale = (torch.tensor(rgb).view(3, 1, 1) for rgb in (RGB_SHIFT, RGB_SCALE))
@@ -85,7 +85,7 @@ class Lpips:
         Values outside [-1,1] are not clamped. Raises ValueError for images under 31 px a side (AlexNet) or 16
         px (VGG16).
         """
-        sides, least = tuple(images.shape[-2:]), self._min_image_side
+        sides, least = tuple(images.shape[-2:]), self.min_image_side
         if min(sides) < least:
             raise ValueError(f"images of {sides} pixels: {self.name} needs {least} a side")
         maps = self._trunk((images - self._shift) / self._scale)

@@ -55,6 +55,8 @@ MESH_LANDMARKS_FEATURE = "landmarks.mesh468_iris"
 FAN_LANDMARKS_FEATURE = "landmarks.fan2d"
 IDENTITY_FEATURE = "identity.dlib_resnet"
 EFFICIENTNET_FEATURE = "imagenet.efficientnet_lite0"
+INCEPTION_PT_FEATURE, INCEPTION_CLEAN_FEATURE = "inception_fid.pt", "inception_fid.clean"
+LPIPS_ALEX_FEATURE, LPIPS_VGG_FEATURE = "lpips.alex", "lpips.vgg"
 LANDMARKER_WEIGHTS_ID = "dlib_sp68"
 _RESIZED = f"on frames resized to {NET_FRAME_SIZE} px"
 METRIC_FEATURES: dict[str, MetricFeature] = {
@@ -90,6 +92,36 @@ METRIC_FEATURES: dict[str, MetricFeature] = {
         backend=f"efficientnet_lite0 {_RESIZED}",
         lack="no frame",
     ),
+    INCEPTION_PT_FEATURE: MetricFeature(
+        fields=("inception_features",),
+        nets=("inception_fid",),
+        light=False,
+        backend="inception_fid (2015-12-05), pytorch-fid's resizing to 299 px",
+        lack="no frame",
+    ),
+    INCEPTION_CLEAN_FEATURE: MetricFeature(
+        fields=("inception_features",),
+        nets=("inception_fid",),
+        light=False,
+        backend="inception_fid (2015-12-05), clean-fid's resizing to 299 px",
+        lack="no frame",
+    ),
+    LPIPS_ALEX_FEATURE: MetricFeature(
+        fields=(),
+        pair_fields=("lpips",),
+        nets=("lpips_alex",),
+        light=False,
+        backend="alexnet + lpips_alex on frames as they are",
+        lack="no frame of 31 px a side",
+    ),
+    LPIPS_VGG_FEATURE: MetricFeature(
+        fields=(),
+        pair_fields=("lpips",),
+        nets=("lpips_vgg",),
+        light=False,
+        backend="vgg16 + lpips_vgg on frames as they are",
+        lack="no frame of 16 px a side",
+    ),
 }
 
 FEATURE_STAGES = {
@@ -98,6 +130,10 @@ FEATURE_STAGES = {
     FAN_LANDMARKS_FEATURE: "pipelines.eval.fan_features:compute_fan_landmarks",
     IDENTITY_FEATURE: "pipelines.eval.mesh_features:compute_identity_embeddings",
     EFFICIENTNET_FEATURE: "pipelines.eval.efficientnet_features:compute_efficientnet_features",
+    INCEPTION_PT_FEATURE: "pipelines.eval.inception_features:compute_inception_features_pt",
+    INCEPTION_CLEAN_FEATURE: "pipelines.eval.inception_features:compute_inception_features_clean",
+    LPIPS_ALEX_FEATURE: "pipelines.eval.lpips_features:compute_lpips_alex",
+    LPIPS_VGG_FEATURE: "pipelines.eval.lpips_features:compute_lpips_vgg",
 }
 """Feature -> "module:function" of its keyed stage, whose input has the role `generated`; where there are
 `pair_fields` and the method is not the truth itself, another has the role `truth`. Apart from

@@ -171,6 +171,8 @@ class _ProtocolNodes(Struct, frozen=True):
         """Method that frames are compared with, or whose mean is taken from both -> the features that are."""
         found: dict[str, dict[str, None]] = {}
         for metric in self._metrics:
+            if metric.feature_includes_truth:  # nothing of the truth alone is compared
+                continue
             reference = metric.reference_in(self.has_truth)
             if method := reference_method(reference or "none", self.has_truth):
                 found.setdefault(method, {})[metric.compared_with[0]] = None

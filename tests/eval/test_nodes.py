@@ -48,6 +48,18 @@ def test_metrics_on_request_are_computed_where_the_run_names_them():
     assert "features.fsrt.self.landmarks.fan2d" in graph_of("eval.metrics=[l1, akd_l1_fan2d]").nodes
 
 
+def test_of_a_distance_from_the_truths_frames_the_truth_has_no_feature():
+    graph = graph_of("eval.metrics=[lpips_alex, fid_pt]")
+    methods = {
+        feature: {name.split(".")[1] for name in graph.nodes if name.endswith(f".self.{feature}")}
+        for feature in ("lpips.alex", "inception_fid.pt")
+    }
+    scored = {"fsrt", "headgan", "copy_source", "codec"}
+    assert methods == {"lpips.alex": scored, "inception_fid.pt": {*scored, "truth"}}
+    assert set(graph["features.fsrt.self.lpips.alex"].reads) == {"generated", "truth"}
+    assert "truth.lpips.alex" not in graph["score.fsrt.self"].reads
+
+
 def test_a_metric_that_is_new_changes_features_score_and_report_alone(graph, monkeypatch):
     """Nodes that are there before and after are the same, but for those that score and report."""
     new = replace(metrics.METRICS["akd_l1_dlib"], name="new", feature="landmarks.new")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pipelines.eval.metrics.akd import AKD_METRICS
 from pipelines.eval.metrics.blink import BLINK_AGREEMENT_METRIC, BLINK_F1_METRIC, BLINK_IRIS_METRIC
+from pipelines.eval.metrics.fid import FID_METRICS
 from pipelines.eval.metrics.frechet import FD_EFFLITE0_B15_METRIC, FD_EFFLITE0_METRIC
 from pipelines.eval.metrics.identity import CSIM_DLIB_CENTRED_METRIC, ID_L2_DLIB_METRIC
-from pipelines.eval.metrics.kid import KID_EFFLITE0_METRIC
+from pipelines.eval.metrics.kid import KID_METRICS
 from pipelines.eval.metrics.l1 import L1_METRIC
 from pipelines.eval.metrics.lmd import LMD_METRICS
+from pipelines.eval.metrics.lpips import LPIPS_METRICS
 from pipelines.eval.metrics.mesh import POSE_MESH_METRIC
 from pipelines.eval.metrics.metric import FrameSums, Metric, sum_frame_values
 from pipelines.eval.metrics.nme import NME_METRICS
@@ -39,10 +41,12 @@ METRICS: dict[str, Metric] = {
         *JITTER_METRICS,
         CSIM_DLIB_CENTRED_METRIC,
         ID_L2_DLIB_METRIC,
+        *LPIPS_METRICS,
         LPIPS_EFFLITE0_UNLEARNED_METRIC,
+        *FID_METRICS,
         FD_EFFLITE0_METRIC,
         FD_EFFLITE0_B15_METRIC,
-        KID_EFFLITE0_METRIC,
+        *KID_METRICS,
     )
 }
 DEFAULT_METRICS = tuple(name for name, metric in METRICS.items() if not metric.on_request)

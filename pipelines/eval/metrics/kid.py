@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.eval.features import EFFICIENTNET_FEATURE
+from pipelines.eval.features import EFFICIENTNET_FEATURE, INCEPTION_PT_FEATURE
 from pipelines.eval.metrics.feature_sample import MAX_SAMPLE_FRAMES, FeatureSample, feature_sample
 from pipelines.eval.metrics.metric import Metric, is_present_per_frame
 
@@ -47,6 +47,14 @@ def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 KERNEL_VARIANT = f"poly3_unbiased_{MAX_SAMPLE_FRAMES}_frames"
+KID_PT_METRIC = Metric(
+    name="kid_pt", title="KID", variant=f"pool3_2048_{KERNEL_VARIANT}_bilinear299", better="down", unit="",
+    per_frame=is_present_per_frame, feature=INCEPTION_PT_FEATURE, field="inception_features",
+    of_sets=kernel_distance, set_state=feature_sample, cross_reference="source_clip", on_request=True,
+    meaning="kernel distance between the same sets by the same features as FID, of at most "
+    f"{MAX_SAMPLE_FRAMES:,} frames each: right in the mean for few frames, about 0 for sets that are alike, "
+    "and below 0 by chance",
+)  # fmt: skip
 KID_EFFLITE0_METRIC = Metric(
     name="kid_efflite0", title="KD (EffNet)", variant=f"head1280_{KERNEL_VARIANT}_256px", better="down",
     unit="", per_frame=is_present_per_frame, feature=EFFICIENTNET_FEATURE, field="head_features",
@@ -55,3 +63,4 @@ KID_EFFLITE0_METRIC = Metric(
     f"most {MAX_SAMPLE_FRAMES:,} frames each; not KID, but as that right in the mean for few frames: about 0 "
     "for sets that are alike, and below 0 by chance",
 )  # fmt: skip
+KID_METRICS = (KID_PT_METRIC, KID_EFFLITE0_METRIC)
