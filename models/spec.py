@@ -79,6 +79,12 @@ class TaskSpec(Struct, frozen=True, kw_only=True):
     nothing is not there."""
     packages: tuple[str, ...] = ("torch",)
     """Third-party packages that the task computes with."""
+    figures: tuple[str, ...] | None = None
+    """What validation can say that only the task knows: `ValidationOutput.scores` and
+    `Task.validation_metrics`, of any settings. `best` of a phase may name these and those of pictures. None =
+    not told: that there is no such figure is then found at the first validation."""
+    renders: bool = True
+    """Whether validation has pictures (`ValidationOutput.output`), and so their figures, PSNR among them."""
 
 
 class PreprocessingNet(Struct, frozen=True, kw_only=True):

@@ -217,7 +217,7 @@ def add_training(run: GraphBuilder, model: str, others: Mapping[str, Mapping[str
         }  # fmt: skip
         nets = spec.nets(section, settings)
         paths = (*task.settings, *(spec.net_settings if nets else ()), f"phases.{phase}")
-        figure_code, figure_nets = best_figure_needs(f"{model}.phases.{phase}", settings)
+        figure_code, figure_nets = best_figure_needs(f"{model}.phases.{phase}", settings, task)
         code = (task.task, *(one.reader for one in released), *figure_code)
         # fmt: off
         run.add_whole(f"train.{model}.{phase}", "train.launch:train_phase",

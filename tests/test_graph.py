@@ -9,15 +9,17 @@ import pytest
 from msgspec.structs import replace
 
 from models import MODELS
+from models.api import BestCriterion
 from models.errors import InvalidSettings
 from models.headgan.phases import PHASES
-from models.spec import CheckpointUse, ModelNodeSpec, load_model_spec
+from models.spec import CheckpointUse, ModelNodeSpec, TaskSpec, load_model_spec
 from pipelines.config import load_config
 from pipelines.engine.fingerprint import flatten_settings, list_code_entry_points
 from pipelines.engine.keys import lookup_setting
 from pipelines.errors import UserError
 from pipelines.graph import build_graph, check_frame_family
 from pipelines.runs.session import CODE_ROOT
+from pipelines.train.best_figure import best_figure_needs
 
 DEMO = CODE_ROOT / "configs/run/demo.yaml"
 CONFIG = load_config(DEMO).config
@@ -293,7 +295,8 @@ def test_a_figure_that_the_task_alone_knows_needs_nothing_more(graph):
 
 @pytest.mark.parametrize(
     ("figure", "highest", "more", "told"),
-    [("cross/pose_mesh", True, (), "the lowest is the best; set .*best.highest to false"),
+    [("psnrr", True, (), "validation of this phase has l1_warped, flow, psnr, l1, ssim, akd_l2_dlib"),
+     ("cross/pose_mesh", True, (), "the lowest is the best; set .*best.highest to false"),
      ("psnr", False, (), "the highest is the best; set .*best.highest to true"),
      ("cross/l1", False, (), "pairs have cross/csim_dlib_centred, .*cross/expression_mesh"),
      ("cross/pose_mesh", False, ("headgan.phases.adversarial.validation_cross_samples=0",),
@@ -302,6 +305,21 @@ def test_a_figure_that_the_task_alone_knows_needs_nothing_more(graph):
 def test_a_figure_that_cannot_choose_is_refused_before_anything_runs(figure, highest, more, told):
     with pytest.raises(InvalidSettings, match=f"headgan.phases.adversarial.best.*{told}"):
         phase_by(figure, highest, *more)
+
+
+def test_a_phase_that_renders_no_pictures_has_none_of_their_figures():
+    sets = ["fsrt.phases.keypoints.best.figure=psnr", "fsrt.phases.keypoints.best.highest=true"]
+    told = r"fsrt.phases.keypoints.best.figure 'psnr': validation of this phase has keypoint_error_percent$"
+    with pytest.raises(InvalidSettings, match=told):
+        build_graph(load_config(DEMO, sets).config)
+
+
+def test_a_task_that_does_not_tell_its_figures_may_have_any():
+    phase = replace(PHASES["adversarial"], best=BestCriterion(figure="own", highest=False))
+    untold = TaskSpec(task="a:b", settings=())
+    assert best_figure_needs("toy.phases.images", phase, untold) == ((), ())
+    with pytest.raises(InvalidSettings, match=r"toy.phases.images.best.figure 'own'"):
+        best_figure_needs("toy.phases.images", phase, replace(untold, figures=("other",)))
 
 
 def test_the_number_of_pairs_is_in_no_key_as_it_was():

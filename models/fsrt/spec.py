@@ -22,21 +22,26 @@ PHASE_TASKS = {
         task="models.fsrt.detector_task:KeypointTask",
         settings=("net.detector", "augment", "seed", "precision"),
         packages=PACKAGES,
+        figures=("keypoint_error_percent",),
+        renders=False,
     ),
     "warmup": TaskSpec(
         task="models.fsrt.task:FsrtReenactmentTask",
         settings=("net", "sampling", "augment", "seed", "precision"),
         packages=PACKAGES,
+        figures=(),
     ),
     "perceptual": TaskSpec(
         task="models.fsrt.image_task:WholeImageTask",
         settings=("net", "sampling", "augment", "images", "seed", "precision"),
         packages=PACKAGES,
+        figures=(),
     ),
     "adversarial": TaskSpec(
         task="models.fsrt.image_task:AdversarialTask",
         settings=("net", "sampling", "augment", "images", "discriminator", "seed", "precision"),
         packages=PACKAGES,
+        figures=(),
     ),
 }
 _READER = "models.fsrt.released:read_released_weights"

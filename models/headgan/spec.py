@@ -18,6 +18,7 @@ TASK_SPEC = TaskSpec(
         "net", "discriminators", "terms", "head", "hearing", "identity", "shading", "recompute", "seed",
         "precision",
     ),
+    figures=("l1_warped", "flow"),
 )  # fmt: skip
 _READER = "models.headgan.released:read_released_weights"
 RELEASED_WEIGHTS_INITS = {

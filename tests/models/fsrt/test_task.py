@@ -11,7 +11,7 @@ from models.errors import InvalidFile, InvalidSettings
 from models.fsrt import augment, inference
 from models.fsrt.config import AugmentConfig, TrainingSampleConfig
 from models.fsrt.detector_task import KEYPOINT_LANDMARK_GROUPS, KeypointTask, landmark_group_means
-from models.fsrt.spec import SPEC
+from models.fsrt.spec import PHASE_TASKS, SPEC
 from models.fsrt.task import FrameChanges, FsrtReenactmentTask
 from models.loading import load_reenactor
 from models.reenactor import ClipFrames, MotionTransfer
@@ -229,6 +229,7 @@ def test_a_detector_shows_given_and_found_keypoints(nano, clip):
     task = KeypointTask(nano.detector, AugmentConfig())
     look = task.validation_step(batch_of(task, clip, training=False))
     assert look.row.shape == (3, 64, 2 * 64, 3)
+    assert tuple(look.scores) == PHASE_TASKS["keypoints"].figures
     assert look.scores["keypoint_error_percent"] > 0
     assert look.output is None
 

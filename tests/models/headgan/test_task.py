@@ -15,6 +15,7 @@ from models.headgan.config import Architecture, AudioFeatureConfig, Reconstructi
 from models.headgan.discriminator import crop_around_centres, mouth_centre
 from models.headgan.inference import CheckpointModelSettings, HeadGanReenactor
 from models.headgan.phases import PHASES
+from models.headgan.spec import TASK_SPEC
 from models.headgan.task import DiscriminatorOutputs, HeadGanTask
 from models.perception.head.default_head import get_analytic_head
 from models.perception.vgg19 import load_random_vgg19
@@ -358,6 +359,7 @@ def test_every_variant_takes_a_finite_step(clip, vgg, change):
     with torch.no_grad():
         look = task.validation_step(batch)
     assert len(look.titles) == (7 if task.architecture.flow else 5)
+    assert tuple(look.scores) == (TASK_SPEC.figures if task.architecture.flow else ())
     assert look.row.shape == (2, 32, 32 * len(look.titles), 3)
     assert ("driving sketch" in look.titles) == (task.architecture.condition == "sketch")
 
