@@ -37,6 +37,7 @@ class KeypointsRecord(Struct, frozen=True, kw_only=True):
     whole_pixels: bool = False
     smoothing: str = "none"
     smoothing_sigma: float = 1.0
+    max_slip: float | None = None
 
     @property
     def not_repeated(self) -> list[str]:

@@ -49,6 +49,8 @@ class ModelWeightsLocation:
     """How its training clips were cut, as far as that is known."""
     landmarker: str = "mesh468_iris"
     """In models.perception.NETS: the landmarker of its training clips, as far as that is known."""
+    max_slip: float | None = None
+    """Of stage keypoints for its training clips, as far as that is known (`KeypointsConfig.max_slip`)."""
     recorded: Mapping[str, Any] = field(default_factory=dict)
     """What the checkpoint's metadata say of `ModelSpec.recorded_stages`; none of released weights."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -105,7 +107,9 @@ def apply_settings_without_run(
     landmarker = DLIB_REPLACEMENTS.get(location.landmarker, location.landmarker)
     if not location.recorded and "keypoints" in spec.recorded_stages:
         location = replace(location, metadata=chosen | {"keypoints": {"landmarker": landmarker}})
-    return replace(location, clips=clips, landmarker=landmarker)
+    limited = landmarker != location.landmarker and location.max_slip  # by what is another landmarker's
+    max_slip = None if limited else location.max_slip
+    return replace(location, clips=clips, landmarker=landmarker, max_slip=max_slip)
 
 
 def check_chosen_nets(location: ModelWeightsLocation, reenactor: Reenactor) -> None:
@@ -128,15 +132,23 @@ def _is_here(store: Store, weights: str) -> bool:
     return weight_files.are_weights_here(store, find_third_party_weights(weights))
 
 
-def landmarker_on_record(recorded: Mapping[str, Any], path: Path) -> str:
-    """The landmarker of a checkpoint's record. UserError, which names the file, for none that is known."""
-    found = recorded["keypoints"].get("landmarker") if isinstance(recorded["keypoints"], Mapping) else None
+def use_record(
+    location: ModelWeightsLocation, recorded: Mapping[str, Any], path: Path
+) -> ModelWeightsLocation:
+    """With the landmarker and the slip limit of a checkpoint's record, which may be older than the limit.
+    UserError, which names the file, for what is not known."""
+    settings = recorded["keypoints"] if isinstance(recorded["keypoints"], Mapping) else {}
+    landmarker, max_slip = settings.get("landmarker"), settings.get("max_slip")
     known = get_args(typing.get_type_hints(KeypointsConfig)["landmarker"])
-    if found not in known:
+    if landmarker not in known:
         raise UserError(
-            f"{path}: keypoints.landmarker {reprlib.repr(found)}: expected one of {', '.join(known)}"
+            f"{path}: keypoints.landmarker {reprlib.repr(landmarker)}: expected one of {', '.join(known)}"
         )
-    return str(found)
+    try:
+        limit = msgspec.convert({"max_slip": max_slip}, KeypointsConfig).max_slip
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path}: keypoints: {error}") from None
+    return replace(location, recorded=recorded, landmarker=landmarker, max_slip=limit)
 
 
 def read_record(path: Path, model: str) -> dict[str, Any]:
@@ -162,7 +174,7 @@ def model_source_from_checkpoint(
         model=found, name=path.name, files={"": path}, clips=ClipsConfig(), store=store
     )
     if recorded := read_record(path, found):
-        return replace(location, recorded=recorded, landmarker=landmarker_on_record(recorded, path))
+        return use_record(location, recorded, path)
     return location
 
 
@@ -232,13 +244,14 @@ def model_source_from_run(
             f"`{format_command('run', run_file, sets)}` trains it"
         )
     node, path = found
-    landmarker = config.keypoints[instance_read_by(config, name, "keypoints")].landmarker
+    keypoints = config.keypoints[instance_read_by(config, name, "keypoints")]
     location = ModelWeightsLocation(
         model=config.model_of[name],
         name=f"{node} of {config.name}",
         files={"": path},
         clips=config.clips,
-        landmarker=landmarker,
+        landmarker=keypoints.landmarker,
+        max_slip=keypoints.max_slip,
         store=session.store,
     )
     of_run, recorded = _record_of_run(config, name), read_record(path, location.model)
@@ -249,7 +262,7 @@ def model_source_from_run(
         return replace(location, metadata=of_run)
     if changed := _differences(of_run, recorded):
         log(f"{location.name} was trained with {changed}: so are faces fitted here")
-    return replace(location, recorded=recorded, landmarker=landmarker_on_record(recorded, path))
+    return use_record(location, recorded, path)
 
 
 def _record_of_run(config: RunConfig, model: str) -> dict[str, Any]:
@@ -266,11 +279,12 @@ def _released_of_run(session: RunSession, model: str) -> ModelWeightsLocation:
     config, section = session.config, getattr(session.config, model)
     location = model_source_from_released(section.weights, config.model_of[model], session.store)
     chosen = {name: getattr(section, name) for name in config.model_spec(model).checkpoint_choices}
-    landmarker = config.keypoints[instance_read_by(config, model, "keypoints")].landmarker
+    keypoints = config.keypoints[instance_read_by(config, model, "keypoints")]
     return replace(
         location,
         clips=config.clips,
-        landmarker=landmarker,
+        landmarker=keypoints.landmarker,
+        max_slip=keypoints.max_slip,
         metadata=chosen | _record_of_run(config, model),
     )
 

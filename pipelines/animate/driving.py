@@ -105,13 +105,14 @@ def find_largest_face(
 
 
 def source_face_frames(
-    sources: Sequence[SourceFace], landmarker: Landmarker | None, log: Log, reads: Collection[str] = ()
+    sources: Sequence[SourceFace], nets: PerceptionNets, log: Log, reads: Collection[str]
 ) -> FaceFrames:
     """Sources as a model reads them, those whose landmarks slip too: a picture has no other frame, so it is
     said. reads: of the reenactor."""
+    landmarker = nets.landmarker if "landmarks" in reads else None
     crops = np.stack([source.portrait.crop for source in sources])
     boxes = np.stack([source.portrait.box for source in sources])
-    faces, slipped = place_landmarks(FaceFrames(frames=crops, boxes=boxes), landmarker, reads)
+    faces, slipped = place_landmarks(FaceFrames(frames=crops, boxes=boxes), landmarker, reads, nets.max_slip)
     for at in np.flatnonzero(slipped).tolist():
         log(f"{sources[at].path}: its landmarks depend on the box they are looked for in, and may be wrong")
     return faces
@@ -166,8 +167,8 @@ def track_driving_face(
 class VideoDriver:
     """The driving video as batches of its face's square, decoded ahead in a thread.
 
-    landmarker: places landmarks, where the model reads them. speech (T,A): audio features at each frame of
-    the timeline, where the model reads them.
+    landmarker: places landmarks, where the model reads them, and max_slip says which are used. speech (T,A):
+    audio features at each frame of the timeline, where the model reads them.
     """
 
     def __init__(
@@ -180,10 +181,11 @@ class VideoDriver:
         reenactor: Reenactor,
         landmarker: Landmarker | None = None,
         speech: np.ndarray | None = None,
+        max_slip: float | None = None,
     ):
         self.path, self.probed, self.times, self.track = path, probed, times, track
         self.side, self.reenactor = side, reenactor
-        self.landmarker, self.speech = landmarker, speech
+        self.landmarker, self.speech, self.max_slip = landmarker, speech, max_slip
         self.indices: list[int] = []
         self.has_face: list[bool] = []
         self.slipped = 0
@@ -211,7 +213,8 @@ class VideoDriver:
             boxes = boxes_in_crop(self.track, self.track.boxes_at_seconds(np.array(seconds)), self.side)
             speech = None if self.speech is None else self.speech[indices]
             faces = FaceFrames(frames=np.stack(frames), boxes=boxes, audio_features=speech)
-            faces, slipped = drop_slipped_landmarks(faces, self.landmarker, self.reenactor.reads)
+            reads = self.reenactor.reads
+            faces, slipped = drop_slipped_landmarks(faces, self.landmarker, reads, self.max_slip)
             self.slipped += slipped
             self.indices += indices
             self.has_face += face_presence_mask(faces.boxes).tolist()
@@ -397,7 +400,7 @@ def open_driving_input(
     if isinstance(probed, DecodedPicture):
         face = find_largest_face(driving, probed, clips, nets.detector, reenactor.image_size, log)
         return ImageDriver(
-            replace(source_face_frames([face], landmarker, log, reenactor.reads), audio_features=silence(1)),
+            replace(source_face_frames([face], nets, log, reenactor.reads), audio_features=silence(1)),
             reenactor,
         )
     times = read_timeline(driving, probed["start"], probed["video_index"])
@@ -407,7 +410,9 @@ def open_driving_input(
     speech = audio_features_at(driving, probed, times, reenactor, nets, log)
     if reenactor.needs_full_video:
         log(f"{driving}: the motion of all {len(times.stamps)} frames is read before the first is rendered")
-    return VideoDriver(driving, probed, times, track, clips.size, reenactor, landmarker, speech)
+    return VideoDriver(
+        driving, probed, times, track, clips.size, reenactor, landmarker, speech, nets.max_slip
+    )
 
 
 # --- decoding ahead ----------------------------------------------------------------------------------------

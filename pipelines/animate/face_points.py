@@ -9,7 +9,7 @@ import numpy as np
 
 from models.perception.interfaces import Landmarker
 from models.reenactor import FaceFrames
-from pipelines.preprocess.landmark_slips import SLIP_LIMITS, find_slip
+from pipelines.preprocess.landmark_slips import SLIP_LIMITS, find_slip, slip_limit
 
 POINT_FIELDS = ("landmarks3d", "dense")
 """Points besides the landmarks, by their names in `FaceFrames`."""
@@ -30,12 +30,15 @@ def add_landmarks_to_faces(
 
 
 def place_landmarks(
-    faces: FaceFrames, landmarker: Landmarker | None, reads: Collection[str] = ()
+    faces: FaceFrames,
+    landmarker: Landmarker | None,
+    reads: Collection[str] = (),
+    max_slip: float | None = None,
 ) -> tuple[FaceFrames, np.ndarray]:
     """The frames with their landmarks and the other points among `reads`, if there is a landmarker, and those
-    whose landmarks slip (T,) bool (pipelines/preprocess/landmark_slips.py)."""
-    limit = None if landmarker is None else SLIP_LIMITS.get(landmarker.name)
-    if landmarker is None or limit is None:
+    whose landmarks slip (T,) bool (pipelines/preprocess/landmark_slips.py). max_slip: of stage keypoints."""
+    limit = slip_limit(landmarker.name, max_slip) if landmarker and landmarker.name in SLIP_LIMITS else 0
+    if landmarker is None or not limit:
         return add_landmarks_to_faces(faces, landmarker, reads), np.zeros(len(faces.frames), bool)
     found = landmarker.predict(faces.frames, faces.boxes)
     every = np.ones(len(faces.frames), bool)
@@ -45,12 +48,15 @@ def place_landmarks(
 
 
 def drop_slipped_landmarks(
-    faces: FaceFrames, landmarker: Landmarker | None, reads: Collection[str] = ()
+    faces: FaceFrames,
+    landmarker: Landmarker | None,
+    reads: Collection[str] = (),
+    max_slip: float | None = None,
 ) -> tuple[FaceFrames, int]:
     """Frames of a video in a row with their landmarks and the other points among `reads`, if there is a
     landmarker, and the number of those whose landmarks slip: they have neither points nor a box, as frames
     without a face."""
-    placed, slipped = place_landmarks(faces, landmarker, reads)
+    placed, slipped = place_landmarks(faces, landmarker, reads, max_slip)
     if not slipped.any():
         return placed, 0
     without = {}

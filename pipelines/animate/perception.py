@@ -21,11 +21,16 @@ class PerceptionNets:
     """For models that read landmarks, and for best_frame."""
     others: Mapping[str, Any] = field(default_factory=dict)
     """By name in models.perception.NETS: what the model itself needs, and its speech encoder."""
+    max_slip: float | None = None
+    """Of stage keypoints, as the model's training frames had it: beyond it a frame's landmarks are not
+    used."""
     device: str = "cpu"
     """Where they run."""
 
 
-def load_perception_nets(names: Mapping[str, str], store: Store, device: str) -> PerceptionNets:
+def load_perception_nets(
+    names: Mapping[str, str], store: Store, device: str, max_slip: float | None = None
+) -> PerceptionNets:
     """names: use ("detector", "landmarker", or any other) -> name in models.perception.NETS."""
     from pipelines.nets import load_nets
 
@@ -36,7 +41,9 @@ def load_perception_nets(names: Mapping[str, str], store: Store, device: str) ->
             net.configure_inference(InferenceSettings(device="cuda" if device == "cuda" else "cpu"))
     nets = {use: loaded[name] for use, name in names.items()}
     detector, landmarker = nets.pop("detector"), nets.pop("landmarker", None)
-    return PerceptionNets(detector=detector, landmarker=landmarker, others=nets, device=device)
+    return PerceptionNets(
+        detector=detector, landmarker=landmarker, others=nets, max_slip=max_slip, device=device
+    )
 
 
 def resolve_device(wanted: str) -> str:

@@ -110,8 +110,7 @@ def write_animation(
     found = [
         read_source_face(path, options.clips, nets.detector, reenactor.image_size, log) for path in sources
     ]
-    landmarker = nets.landmarker if "landmarks" in reenactor.reads else None
-    faces = source_face_frames(found, landmarker, log, reenactor.reads)
+    faces = source_face_frames(found, nets, log, reenactor.reads)
     if options.expression_of is not None:
         options = replace(options, transfer=add_picture_expression_to_transfer(reenactor, options, nets, log))
     with add_path_to_errors(sources[0]):
@@ -230,9 +229,8 @@ def add_picture_expression_to_transfer(
 ) -> MotionTransfer:
     """The options' transfer, with the expression of the picture `expression_of`."""
     assert options.expression_of is not None
-    landmarker = nets.landmarker if "landmarks" in reenactor.reads else None
     found = read_source_face(options.expression_of, options.clips, nets.detector, reenactor.image_size, log)
-    faces = source_face_frames([found], landmarker, log, reenactor.reads)
+    faces = source_face_frames([found], nets, log, reenactor.reads)
     edit = replace(options.transfer.edit, expression_of=reenactor.extract_motion(faces))
     transfer = replace(options.transfer, edit=edit)
     reenactor.check_transfer(transfer)

@@ -165,7 +165,7 @@ def animate(
         needed = required_perception_nets(reenactor, options, model.landmarker)
         seen_by = " + ".join(needed[use] for use in ("detector", "landmarker") if use in needed)
         progress.log(f"faces seen by {seen_by}, cut to {clips.size} px, {describe_square(clips)}")
-        nets = load_perception_nets(needed, model.store, device)
+        nets = load_perception_nets(needed, model.store, device, model.max_slip)
         reenactor.set_frozen_nets({name: nets.others[name] for name in reenactor.nets})
         tags = synthetic_media_tags(model, reenactor, options)
         result = write_animation(

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from pipelines.animate import checkpoint as checkpoints
 from pipelines.animate.render import AnimateOptions, required_perception_nets
+from pipelines.config import load_config
 from pipelines.errors import UserError
 from storage.files import Store
 from tests.animate.stand_ins import ABOUT
@@ -105,6 +106,39 @@ def test_a_landmarker_that_nobody_knows_is_an_error(recorded, tmp_path, messages
         UserError, match=r"landmarker 'os\.system': expected one of mesh468_iris, mesh468, dlib68"
     ):
         checkpoints.model_source_from_checkpoint(path, None, Store(str(tmp_path)), messages.append)
+
+
+@pytest.mark.parametrize(
+    ("record", "limit"), [({}, None), ({"max_slip": 0.0}, 0.0), ({"max_slip": 0.2}, 0.2)]
+)
+def test_a_checkpoint_brings_the_slip_limit_of_its_landmarks(recorded, tmp_path, messages, record, limit):
+    """None: it is older than the limit, or had the landmarker's own."""
+    path, store = recorded(keypoints={"landmarker": "mesh468"} | record), Store(str(tmp_path))
+    found = checkpoints.model_source_from_checkpoint(path, None, store, messages.append)
+    assert found.max_slip == limit
+    found.load("cpu", "fp32")
+    on_dlib = checkpoints.apply_settings_without_run(found, ["perception.faces=dlib"], store)
+    assert on_dlib.max_slip == (0.0 if limit == 0 else None)
+
+
+@pytest.mark.parametrize("limit", [-1.0, "0.1", True, {}])
+def test_a_slip_limit_that_cannot_be_is_an_error(recorded, tmp_path, messages, limit):
+    path = recorded(keypoints={"landmarker": "mesh468", "max_slip": limit})
+    with pytest.raises(UserError, match=r"m\.safetensors: keypoints: .*max_slip"):
+        checkpoints.model_source_from_checkpoint(path, None, Store(str(tmp_path)), messages.append)
+
+
+def test_a_run_brings_the_slip_limit_of_a_model_that_records_none(
+    checkpoint, tmp_path, monkeypatch, messages
+):
+    monkeypatch.setenv("REENACT_STORE", str(tmp_path / "store"))
+    run = Path(__file__).parents[2] / "configs" / "run" / "demo.yaml"
+    folder = tmp_path / "store" / "whole" / "train.fsrt.warmup" / f"{'a' * 32}-000000006"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(checkpoint.read_bytes())
+    (folder / "record.json").write_text("{}")
+    sets = [f"keypoints.{name}.max_slip=0.3" for name in load_config(run).config.keypoints]
+    assert checkpoints.model_source_from_run(run, sets, None, messages.append).max_slip == 0.3
 
 
 def test_a_head_is_chosen_by_name_and_its_lack_names_the_option(recorded, tmp_path, messages):

@@ -22,6 +22,7 @@ from pipelines.animate.driving import (
     track_driving_face,
 )
 from pipelines.animate.face import cut_portrait
+from pipelines.animate.perception import PerceptionNets
 from pipelines.errors import UserError
 from pipelines.media.encoding import read_timeline
 from tests.animate.stand_ins import (
@@ -217,10 +218,10 @@ def driver_of(moving, nets, tmp_path_factory):
     times = read_timeline(path, 0.0)
     track, _ = track_driving_face(path, probed, times, CLIPS, nets.detector, lambda text: None)
 
-    def make_driver(slipping):
+    def make_driver(slipping, **more):
         model = Mirror()
         model.reads = ("landmarks", "dense")
-        return VideoDriver(path, probed, times, track, 64, model, SlippingInFrames(slipping))
+        return VideoDriver(path, probed, times, track, 64, model, SlippingInFrames(slipping), **more)
 
     return make_driver
 
@@ -237,6 +238,13 @@ def test_a_video_is_not_driven_by_frames_whose_landmarks_slip(driver_of, slippin
     assert np.flatnonzero(np.logical_not(driver.has_face)).tolist() == slipping
 
 
+def test_the_limit_of_the_trained_model_says_which_frames_slip(driver_of):
+    for max_slip in (0.0, 9.0):
+        driver = driver_of([5, 6, 12], max_slip=max_slip)
+        assert all(np.isfinite(batch.landmarks).all() for batch in driver.faces())
+        assert driver.slipped == 0
+
+
 def test_a_video_whose_landmarks_slip_in_every_frame_drives_nothing(driver_of):
     driver = driver_of(range(20))
     with pytest.raises(
@@ -250,7 +258,8 @@ def test_a_portrait_whose_landmarks_slip_is_used_and_said(face, nets, slipping):
     portrait = cut_portrait(face, CLIPS, nets.detector)
     sources = [SourceFace(path=Path(f"{name}.png"), picture=face, portrait=portrait) for name in "ab"]
     said = []
-    faces = source_face_frames(sources, SlippingInFrames(slipping), said.append, ("landmarks", "dense"))
+    seeing = PerceptionNets(detector=nets.detector, landmarker=SlippingInFrames(slipping))
+    faces = source_face_frames(sources, seeing, said.append, ("landmarks", "dense"))
     assert np.isfinite(faces.landmarks).all()
     assert np.isfinite(faces.dense).all()
     assert len(said) == len(slipping)

@@ -31,3 +31,4 @@ def test_driving_frames_whose_landmarks_slip_are_frames_without_a_face():
     assert found.landmarks is not None
     assert np.isfinite(found.landmarks).all((1, 2)).tolist() == [True, False, True]
     assert drop_slipped_landmarks(faces, None)[0] is faces
+    assert drop_slipped_landmarks(faces, SlippingLandmarker(), max_slip=0.0)[1] == 0
