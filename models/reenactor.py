@@ -216,7 +216,9 @@ class Reenactor(Protocol):
         than `ModelSpec.max_sources`."""
         ...
 
-    def visualize(self, source: ClipFrames, driving: ClipFrames) -> dict[str, np.ndarray]:
+    def visualize(
+        self, source: ClipFrames, driving: ClipFrames, transfer: MotionTransfer = ABSOLUTE_MOTION_TRANSFER
+    ) -> dict[str, np.ndarray]:
         """How `drive` came by one driving frame, for the report's pictures: title -> (I,I,3) uint8 RGB, the
         same titles for every pair. Empty for a model with nothing to show."""
         ...
@@ -272,6 +274,8 @@ class FrameDrivenReenactor(Reenactor):
             parts.append(self.render(scene, self.transfer_motion(scene, motion, first, transfer)))
         return np.concatenate(parts)
 
-    def visualize(self, source: ClipFrames, driving: ClipFrames) -> dict[str, np.ndarray]:
+    def visualize(
+        self, source: ClipFrames, driving: ClipFrames, transfer: MotionTransfer = ABSOLUTE_MOTION_TRANSFER
+    ) -> dict[str, np.ndarray]:
         """Nothing to show."""
         return {}

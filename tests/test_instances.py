@@ -164,7 +164,7 @@ def test_corpora_without_training_are_not_listed_for_a_released_model(portraits)
 
 
 def test_self_reenactment_over_two_corpora_is_refused(portraits):
-    with pytest.raises(ConfigError, match=r"portraits: source_data 'faces' and driving_data 'talks': self"):
+    with pytest.raises(ConfigError, match=r"source_data 'faces' and driving_data 'talks': self_reenactment"):
         portraits("eval.protocols.portraits.kind=self_reenactment")
 
 

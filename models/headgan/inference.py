@@ -298,9 +298,11 @@ class HeadGanReenactor:
         return scene, {"packed": packed, "audio": self._stored_audio(driving)}
 
     @torch.inference_mode()
-    def visualize(self, source: ClipFrames, driving: ClipFrames) -> dict[str, np.ndarray]:
+    def visualize(
+        self, source: ClipFrames, driving: ClipFrames, transfer: MotionTransfer = ABSOLUTE_MOTION_TRANSFER
+    ) -> dict[str, np.ndarray]:
         """The frame's condition, the flow, and the source warped by it; title -> (I,I,3) uint8."""
-        made, condition = self.run_generator(*self.prepare_drive(source, driving))
+        made, condition = self.run_generator(*self.prepare_drive(source, driving, transfer))
         nmfc = self.described.net.condition == "nmfc"
         panels = {"NMFC" if nmfc else "sketch": visualize.conditions_to_uint8(condition)[0]}
         if made.flow is not None:

@@ -18,12 +18,12 @@ from typing import Protocol as Interface
 
 import numpy as np
 
-from models.reenactor import ClipFrames, MotionTransfer
+from models.reenactor import ClipFrames, MotionEdit, MotionTransfer
 from pipelines.errors import UserError
-from pipelines.eval.pair_clips import FamilySamples, PairClip, Sample, clips_of_pair
-from pipelines.eval.pair_drawing import driving_indices
+from pipelines.eval.pair_clips import DubbedClip, FamilySamples, PairClip, Sample, clips_of_pair
+from pipelines.eval.pair_sampling import driving_indices
 from pipelines.eval.pairs import ClipPair, PairRow
-from pipelines.eval.protocols import MotionMode
+from pipelines.eval.protocols import MotionMode, ProtocolKind, SweepConfig
 from pipelines.figures import picture_grids
 from pipelines.media.mp4_bytes import reencode_frames
 from storage.frame_codec import EncodedFrames, encode_images
@@ -59,6 +59,10 @@ class GenerateConfig(BaselineConfig, Interface):
 
     @property
     def motion(self) -> MotionMode: ...
+    @property
+    def kind(self) -> ProtocolKind: ...
+    @property
+    def sweep(self) -> SweepConfig | None: ...
 
 
 def generate_frames(
@@ -71,14 +75,15 @@ def generate_frames(
     pair, source, driving = _pair_of(inputs)
     model = cast("EvaluatedModel", nets["model"])
     reenactor = model.load_reenactor(nets, "cuda" if runtime.use_gpu else "cpu")
-    images = drive_pair(reenactor, pair, source, driving, config.motion)
+    transfers = motion_transfers(config)
+    images = drive_pair(reenactor, pair, source, driving, transfers)
     frames = picture_grids.to_uint8(
         images if images.shape[1] == config.size else picture_grids.resize_frames(images, config.size)
     )
     yield {
         "__key__": pair.id,
         "frames": encode_frames_as_png(frames),
-        "visualization": visualize_middle_frame(reenactor, pair, source, driving),
+        "visualization": visualize_middle_frame(reenactor, pair, source, driving, transfers),
         "method": {"provenance": dict(reenactor.provenance), "image_size": reenactor.image_size},
     }
 
@@ -137,15 +142,30 @@ def codec(
     yield {"__key__": pair.id, "frames": encode_frames_as_png(frames)}
 
 
+def motion_transfers(config: GenerateConfig) -> list[MotionTransfer]:
+    """What is done with the driving motion: one for all frames, or of an editing protocol one for each."""
+    if config.sweep is not None:
+        return [MotionTransfer(edit=config.sweep.edit(value)) for value in config.sweep.values]
+    edit = MotionEdit(frontal=config.kind == "frontalisation")
+    return [MotionTransfer(motion=config.motion, edit=edit)]
+
+
 def drive_pair(
-    reenactor: Reenactor, pair: ClipPair, source: PairClip, driving: PairClip, motion: MotionMode
+    reenactor: Reenactor,
+    pair: ClipPair,
+    source: PairClip,
+    driving: PairClip | DubbedClip,
+    transfers: Sequence[MotionTransfer],
 ) -> np.ndarray:
     """-> (T,I,I,3) float in [0,1]. UserError where the checkpoint gives what is no number."""
-    transfer = MotionTransfer(motion=motion)
-    reenactor.check_transfer(transfer)
-    images = reenactor.drive(
-        _frames_of(source, pair.source_frames), _frames_of(driving, pair.driving_frames), transfer
-    )
+    for transfer in transfers:
+        reenactor.check_transfer(transfer)
+    sources = _frames_of(source, pair.source_frames)
+    parts = _split_frames(pair.driving_frames, len(transfers))
+    images = np.concatenate([
+        reenactor.drive(sources, _frames_of(driving, frames), transfer)
+        for frames, transfer in zip(parts, transfers, strict=True)
+    ])  # fmt: skip
     size = reenactor.image_size
     expected = (len(pair.driving_frames), size, size, 3)
     if images.shape != expected:
@@ -159,13 +179,23 @@ def drive_pair(
     return images
 
 
+def _split_frames(frames: Sequence[int], parts: int) -> list[Sequence[int]]:
+    """All of them, or one for each part."""
+    return [frames] if parts == 1 else [[frame] for frame in frames]
+
+
 def visualize_middle_frame(
-    reenactor: Reenactor, pair: ClipPair, source: PairClip, driving: PairClip
+    reenactor: Reenactor,
+    pair: ClipPair,
+    source: PairClip,
+    driving: PairClip | DubbedClip,
+    transfers: Sequence[MotionTransfer],
 ) -> dict[str, np.ndarray]:
     """What the model shows of how it made the middle frame: title, with its place in front -> (I,I,3)
     uint8."""
     middle = pair.driving_frames[len(pair.driving_frames) // 2]
-    own = reenactor.visualize(_frames_of(source, pair.source_frames), _frames_of(driving, [middle]))
+    sources, driving_frame = _frames_of(source, pair.source_frames), _frames_of(driving, [middle])
+    own = reenactor.visualize(sources, driving_frame, transfers[len(transfers) // 2])
     expected = (reenactor.image_size,) * 2 + (3,)
     for title, image in own.items():
         if image.shape != expected or image.dtype != np.uint8:
@@ -178,16 +208,17 @@ def encode_frames_as_png(frames: np.ndarray) -> EncodedFrames:
     return encode_images(frames, "png")
 
 
-def _pair_of(inputs: Mapping[str, FamilySamples]) -> tuple[ClipPair, PairClip, PairClip]:
-    """-> the pair, its source clip and its driving clip."""
+def _pair_of(inputs: Mapping[str, FamilySamples]) -> tuple[ClipPair, PairClip, PairClip | DubbedClip]:
+    """-> the pair, its source clip and its driving clip, which has the sound of the pair."""
     pair = ClipPair.from_row(cast("PairRow", inputs[PAIRS_ROLE][0]))
-    return pair, *clips_of_pair(pair.source_clip, pair.driving_clip, inputs, besides=[PAIRS_ROLE])
+    clips = clips_of_pair(pair.source_clip, pair.driving_clip, inputs, [PAIRS_ROLE], pair.sound_clip)
+    return pair, *clips
 
 
-def _frames_of(clip: PairClip, frames: Sequence[int]) -> ClipFrames:
+def _frames_of(clip: PairClip | DubbedClip, frames: Sequence[int]) -> ClipFrames:
     return ClipFrames(cast("Clip", clip), list(frames))
 
 
-def _at_size(clip: PairClip, frames: Sequence[int], size: int) -> np.ndarray:
+def _at_size(clip: PairClip | DubbedClip, frames: Sequence[int], size: int) -> np.ndarray:
     """-> (len(frames),S,S,3) uint8"""
     return picture_grids.to_uint8(picture_grids.resize_frames(clip.frames(frames), size))

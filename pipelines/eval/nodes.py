@@ -15,7 +15,7 @@ they are stored, or from a view that is the test clips without loss, where `fram
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -40,20 +40,32 @@ from pipelines.eval.methods import (
     SOURCE_CLIP_METHOD,
     TRUTH_METHOD,
     MethodKind,
+    Reference,
     reference_method,
 )
 from pipelines.eval.metrics import METRICS, Metric
-from pipelines.eval.pair_clips import DRIVING_ROLE_PREFIX, SOURCE_ROLE_PREFIX
+from pipelines.eval.pair_clips import (
+    DRIVING_ROLE_PREFIX,
+    SOUND_FAMILIES,
+    SOUND_ROLE_PREFIX,
+    SOURCE_ROLE_PREFIX,
+)
 from pipelines.eval.pairs import PAIR_COLUMNS
 from pipelines.eval.protocols import EvaluationProtocol
 from pipelines.eval.scored_frames import CLIPS_FAMILY, VIEW_FAMILY_PREFIX
-from pipelines.runs.graph_builder import GraphBuilder, protocol_corpora, training_loss_nets
+from pipelines.runs.graph_builder import (
+    GraphBuilder,
+    protocol_corpora,
+    protocol_models,
+    training_loss_nets,
+)
 from storage.checkpoints import CHECKPOINT_FILES
 
 PAIR_RECORDING_COLUMNS = {
     "": "recordings",
     SOURCE_ROLE_PREFIX: "source_recording",
     DRIVING_ROLE_PREFIX: "driving_recording",
+    SOUND_ROLE_PREFIX: "sound_recording",
 }
 """Side -> the column of the table of pairs that names the recordings of its clips."""
 SCORED_FRAMES_ROLE = "scored_frames"
@@ -93,12 +105,25 @@ def add_evaluation_nodes(run: GraphBuilder, checkpoints: Mapping[str, Mapping[st
         raise UserError(f"eval.methods.{twice[0]} has the name of a model of the run; choose another")
     inputs: dict[str, Read] = {}
     for name, protocol in config.eval.active_protocols.items():
-        inputs |= _ProtocolNodes(run, name, models, protocol).add()
+        scored = [model for model in models if model.name in protocol_models(config, protocol)]
+        if protocol.kind == "audio_driven":
+            _check_models_read_speech(name, scored)
+        inputs |= _ProtocolNodes(run, name, scored, protocol).add()
     # fmt: off
     run.add_whole("report", "eval.report:make_report", resources={}, reads=inputs, writes=("page",),
               config=("report",), inputs="pipelines.eval.paper_results:digest_external_files",
               packages=("av", "pillow"))  # of its videos and pictures
     # fmt: on
+
+
+def _check_models_read_speech(protocol: str, models: Sequence[EvaluatedModelSpec]) -> None:
+    """Raises UserError for a model that is not driven with speech."""
+    if deaf := [model.name for model in models if not SOUND_FAMILIES & set(model.reads)]:
+        hearing = ", ".join(model.name for model in models if model.name not in deaf)
+        raise UserError(
+            f"eval.protocols.{protocol} is audio_driven, and {', '.join(deaf)} hears nothing; "
+            f"--set eval.protocols.{protocol}.models=[{hearing}]"
+        )
 
 
 class _ProtocolNodes(Struct, frozen=True):
@@ -115,12 +140,18 @@ class _ProtocolNodes(Struct, frozen=True):
 
     @property
     def sides(self) -> dict[str, str]:
-        """What stands in front of the roles of a corpus' families -> the corpus: nothing, where sources and
-        drivings are of one."""
+        """What stands in front of the roles of families of clips that are seen -> their corpus: nothing,
+        where sources and drivings are of one."""
         source, driving = protocol_corpora(self.run.config, self.protocol)
-        return (
-            {"": source} if source == driving else {SOURCE_ROLE_PREFIX: source, DRIVING_ROLE_PREFIX: driving}
-        )
+        if source == driving or self.protocol.has_other_sound:
+            return {"": source}
+        return {SOURCE_ROLE_PREFIX: source, DRIVING_ROLE_PREFIX: driving}
+
+    @property
+    def sound_corpus(self) -> str:
+        """The corpus of the clips that are heard and not seen; "" = there are none."""
+        _, driving = protocol_corpora(self.run.config, self.protocol)
+        return driving if self.protocol.has_other_sound else ""
 
     @property
     def view(self) -> str:
@@ -164,7 +195,10 @@ class _ProtocolNodes(Struct, frozen=True):
     def _metrics(self) -> list[Metric]:
         """Those of the run that apply."""
         wanted = (METRICS[name] for name in self.run.config.eval.metrics)
-        return [metric for metric in wanted if metric.reference_in(self.has_truth) is not None]
+        return [metric for metric in wanted if self._reference(metric) is not None]
+
+    def _reference(self, metric: Metric) -> Reference | None:
+        return metric.reference_in(self.has_truth, self.protocol.follows_driving)
 
     @property
     def _reference_methods(self) -> dict[str, list[str]]:
@@ -173,8 +207,7 @@ class _ProtocolNodes(Struct, frozen=True):
         for metric in self._metrics:
             if metric.feature_includes_truth:  # nothing of the truth alone is compared
                 continue
-            reference = metric.reference_in(self.has_truth)
-            if method := reference_method(reference or "none", self.has_truth):
+            if method := reference_method(self._reference(metric) or "none", self.has_truth):
                 found.setdefault(method, {})[metric.compared_with[0]] = None
             if metric.centred:
                 found.setdefault(self._driving_method, {})[metric.feature] = None
@@ -197,26 +230,40 @@ class _ProtocolNodes(Struct, frozen=True):
 
     def _pairs(self) -> None:
         reads: dict[str, Read] = {}
-        for side, corpus in self.sides.items():
+        sides = dict(self.sides)
+        if self.sound_corpus not in ("", *sides.values()):
+            sides[SOUND_ROLE_PREFIX] = self.sound_corpus
+        for side, corpus in sides.items():
             reads[f"{side}recordings"] = Read(self.run.splits_node(corpus), ("id", "split"))
             families: dict[str, Read] = {}
             for model in self.models:
-                for role, read in self.run.resolve_model_reads(model.name, model.reads, corpus).items():
+                own = self._frames_or_sound(
+                    model.reads, sound=side == SOUND_ROLE_PREFIX, split=len(sides) > 1
+                )
+                for role, read in self.run.resolve_model_reads(model.name, own, corpus).items():
                     others = [one for one in families if one.partition("#")[0] == role]
                     if read.node not in {families[one].node for one in others}:
                         families[f"{role}#{len(others) + 1}" if others else role] = read
-            families["clips"] = Read(self.run.corpus_node_name("clips", corpus), (FRAMES_FEATURE,))
-            if self.view:
+            about = ("clip",) if self.protocol.kind == "audio_driven" else ()  # which of them have a sound
+            families["clips"] = Read(self.run.corpus_node_name("clips", corpus), (FRAMES_FEATURE, *about))
+            if self.view and side != SOUND_ROLE_PREFIX:
                 families[SCORED_FRAMES_ROLE] = self._view_read(corpus)
             reads |= {f"{side}{role}": read for role, read in families.items()}
         # fmt: off
         self.run.add_whole(self._at("pairs"), "eval.pairs:make_pairs", stage="pairs", table=True,
                        resources={},
-                       reads=reads, writes=(*PAIR_COLUMNS, "recordings"),
+                       reads=reads, writes=(*PAIR_COLUMNS, "recordings", "sound_recording"),
                        config={"protocol": f"eval.protocols.{self.name}",
                                "frames": f"views.{self.view}.frames" if self.view else "clips.frames"},
                        inputs="pipelines.eval.pairs:digest_external_files")
         # fmt: on
+
+    def _frames_or_sound(self, reads: FamilyFields, sound: bool, split: bool = True) -> FamilyFields:
+        """What a model reads of clips that are seen, or of those that are heard alone. split: whether clips
+        are only one of both."""
+        if not (self.sound_corpus and split):
+            return reads
+        return {role: fields for role, fields in reads.items() if (role in SOUND_FAMILIES) == sound}
 
     def _view_read(self, corpus: str) -> Read:
         return Read(self.run.corpus_node_name(VIEW_FAMILY_PREFIX + self.view, corpus), (FRAMES_FEATURE,))
@@ -291,10 +338,16 @@ class _ProtocolNodes(Struct, frozen=True):
         use = UsedCheckpoints(load, files, NO_BEST_WEIGHTS)
         reads: dict[str, Read] = {}
         for side, corpus in self.sides.items():
-            own = self.run.resolve_model_reads(model.name, model.reads, corpus)
-            reads |= self._clip_reads(side, own)
+            seen = self._frames_or_sound(model.reads, sound=False)
+            reads |= self._clip_reads(side, self.run.resolve_model_reads(model.name, seen, corpus))
+        if self.sound_corpus:
+            sounding = {**self._frames_or_sound(model.reads, sound=True), CLIPS_FAMILY: ("clip",)}
+            own = self.run.resolve_model_reads(model.name, sounding, self.sound_corpus)
+            by = PAIR_RECORDING_COLUMNS[SOUND_ROLE_PREFIX]
+            reads |= {f"{SOUND_ROLE_PREFIX}{role}": replace(read, by=by) for role, read in own.items()}
+        settings = self._settings("size", "motion", "kind", "sweep")
         # fmt: off
-        self._generate(model.name, "generate:generate_frames", reads, self._settings("size", "motion"),
+        self._generate(model.name, "generate:generate_frames", reads, settings,
                        stage=f"generate.{model.spec.name}",
                        writes=(FRAMES_FEATURE, "visualization", "method"), uses={"model": use},
                        code=(model.spec.inference,), nets=model.nets, packages=("torch", "scipy"),
@@ -345,10 +398,11 @@ class _ProtocolNodes(Struct, frozen=True):
         for other in feature.input_features:
             reads[other] = Read(f"{self._at('features', method)}.{other}", METRIC_FEATURES[other].fields)
         if feature.driving_fields:
-            side = DRIVING_ROLE_PREFIX if DRIVING_ROLE_PREFIX in self.sides else ""
+            side = SOUND_ROLE_PREFIX if self.sound_corpus else DRIVING_ROLE_PREFIX
+            corpus = self.sound_corpus or self.sides.get(side) or self.sides[""]
             own = Read(
-                self.run.corpus_node_name("clips", self.sides[side]), feature.driving_fields,
-                by=PAIR_RECORDING_COLUMNS[side or DRIVING_ROLE_PREFIX],
+                self.run.corpus_node_name("clips", corpus), feature.driving_fields,
+                by=PAIR_RECORDING_COLUMNS[side],
             )  # fmt: skip
             reads |= {"pairs": Read(self._at("pairs"), PAIR_COLUMNS), CLIPS_FAMILY: own}
         # fmt: off
@@ -392,7 +446,8 @@ class _ProtocolNodes(Struct, frozen=True):
         self.run.add_whole(self._at("score", method), "eval.score:score_method", reads_codec=GENERATED_CODEC,
                        stage=f"score.{self._stage_of(method)}",
                        arguments={"method": self._stage_of(method), "kind": self._kind_of(method),
-                                  **({"loss_nets": loss_nets} if loss_nets else {})},
+                                  **({"loss_nets": loss_nets} if loss_nets else {}),
+                                  **({} if self.protocol.follows_driving else {"edited": "yes"})},
                        reads=reads, writes=("values",), config={"metrics": "eval.metrics"},
                        resources={"cpu": 1}, packages=("opencv-python",))  # SSIM
         # fmt: on

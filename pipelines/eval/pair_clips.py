@@ -10,6 +10,12 @@ import numpy as np
 Sample = dict[str, Any]
 SOURCE_ROLE_PREFIX, DRIVING_ROLE_PREFIX = "source.", "driving."
 """In front of the roles of families where sources and drivings come from two corpora."""
+SOUND_ROLE_PREFIX = "sound."
+"""In front of the roles of families of clips that are heard, and not seen."""
+SOUND_FAMILIES = frozenset({"speech"})
+"""Families of clips that hold what is heard, and nothing that is seen."""
+SOUND_FIELDS, CLIP_SOUND_FACTS = ("sound", "speech"), ("has_sound", "audible")
+"""Fields that are heard, and what the field `clip` says of the sound."""
 
 
 class FamilySamples(Protocol):
@@ -69,12 +75,44 @@ class PairClip:
         raise ValueError(f"clip {self.key}: no field {field!r} among those that are read, {', '.join(known)}")
 
 
+class DubbedClip:
+    """One clip as it is seen, with the sound of another: frame by frame, since both are on the same clock."""
+
+    def __init__(self, seen: PairClip, sounding: PairClip) -> None:
+        self.seen, self.sounding = seen, sounding
+        self.key = seen.key
+
+    @property
+    def length(self) -> int:
+        return self.seen.length
+
+    def frames(self, indices: Sequence[int]) -> np.ndarray:
+        """-> (len(indices),S,S,3) uint8 RGB"""
+        return self.seen.frames(indices)
+
+    def read_field(self, name: str) -> Any:
+        """What is heard is of the other clip."""
+        if name in SOUND_FIELDS:
+            return self.sounding.read_field(name)
+        if name == "clip":
+            other = self.sounding.read_field(name)
+            return self.seen.read_field(name) | {part: other[part] for part in CLIP_SOUND_FACTS}
+        return self.seen.read_field(name)
+
+
 def clips_of_pair(
-    source: str, driving: str, inputs: Mapping[str, FamilySamples], besides: Sequence[str]
-) -> tuple[PairClip, PairClip]:
+    source: str, driving: str, inputs: Mapping[str, FamilySamples], besides: Sequence[str], sound: str = ""
+) -> tuple[PairClip, PairClip | DubbedClip]:
     """The source clip and the driving clip of these keys: one object where both are the same clip. besides:
-    the inputs that are no families of clips."""
+    the inputs that are no families of clips. sound: key of the clip that is heard in place of the driving
+    clip; a stage that reads nothing of it does not hear it."""
     families = {role: samples for role, samples in inputs.items() if role not in besides}
+    sound_families = [samples for role, samples in families.items() if role.startswith(SOUND_ROLE_PREFIX)]
+    if sound and sound_families:
+        seen = {role: one for role, one in families.items() if not role.startswith(SOUND_ROLE_PREFIX)}
+        first, second = clips_of_pair(source, driving, seen, ())
+        assert isinstance(second, PairClip)
+        return first, DubbedClip(second, PairClip(sound, sound_families))
     if not any(role.startswith((SOURCE_ROLE_PREFIX, DRIVING_ROLE_PREFIX)) for role in families):
         clips = {key: PairClip(key, list(families.values())) for key in (source, driving)}
         return clips[source], clips[driving]

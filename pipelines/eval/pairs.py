@@ -20,7 +20,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 from typing import Protocol as Interface
 
 from msgspec import Struct, field
@@ -29,8 +29,9 @@ from msgspec.structs import asdict
 from pipelines.dataset.clip_pairs import cross_pair_id, sample_cross_pairs
 from pipelines.dataset.recording_table import read_recording_people
 from pipelines.errors import UserError
-from pipelines.eval.pair_clips import DRIVING_ROLE_PREFIX, SOURCE_ROLE_PREFIX
-from pipelines.eval.pair_drawing import (
+from pipelines.eval.pair_clips import DRIVING_ROLE_PREFIX, SOUND_ROLE_PREFIX, SOURCE_ROLE_PREFIX
+from pipelines.eval.pair_sampling import (
+    ListedPair,
     driving_indices,
     read_list_bytes,
     read_pair_list,
@@ -50,9 +51,10 @@ if TYPE_CHECKING:
 PAIRS_FILE, PAIR_LIST_FILE, PAIRS_SUMMARY_FILE = "pairs.parquet", "pairs.csv", "about.json"
 PAIR_COLUMNS = (
     "id", "source_recording", "source_clip", "source_frames", "driving_recording", "driving_clip",
-    "driving_frames",
+    "driving_frames", "sound_clip",
 )  # fmt: skip
-"""Of the table, beside the bucket and `recordings`, the one or two recordings of the pair's clips."""
+"""Of the table, beside the bucket, `recordings`, the one or two recordings of the clips that are seen, and
+`sound_recording`."""
 PAIRS_PER_PACK = 2
 """About so many pairs are generated, and stored, together: few, since a pair takes seconds to minutes."""
 _PAIR_ID = re.compile(r"[A-Za-z0-9_#-]+")
@@ -77,6 +79,7 @@ class ClipFamilyIndex(Interface):
     def __contains__(self, key: str) -> bool: ...
     def frame_count(self, key: str) -> int: ...
     def recording_of(self, key: str) -> str: ...
+    def read(self, key: str, fields: Sequence[str], /) -> Mapping[str, Any]: ...
 
 
 class PairRow(TypedDict):
@@ -89,6 +92,7 @@ class PairRow(TypedDict):
     driving_recording: str
     driving_clip: str
     driving_frames: list[int]
+    sound_clip: str
 
 
 class ClipPair(Struct, frozen=True, kw_only=True):
@@ -104,7 +108,12 @@ class ClipPair(Struct, frozen=True, kw_only=True):
     driving_recording: str
     driving_clip: str
     driving_frames: tuple[int, ...]
-    """Numbers of frames in the driving clip, ascending: those that are generated."""
+    """Numbers of frames in the driving clip, ascending: those that are generated. Of an editing protocol the
+    source frame, once for each value."""
+    sound_recording: str = ""
+    """Id of the recording that the sound is of; "" = of the driving clip."""
+    sound_clip: str = ""
+    """The clip that is heard at the same frames in place of the driving clip; "" = that one."""
 
     @classmethod
     def from_row(cls, row: PairRow) -> ClipPair:
@@ -116,7 +125,13 @@ class ClipPair(Struct, frozen=True, kw_only=True):
             driving_recording=row["driving_recording"],
             driving_clip=row["driving_clip"],
             driving_frames=tuple(row["driving_frames"]),
+            sound_clip=row["sound_clip"],
         )
+
+    @property
+    def clip_with_sound(self) -> str:
+        """Key of the clip whose sound goes with the generated frames."""
+        return self.sound_clip or self.driving_clip
 
     @property
     def recordings(self) -> list[str]:
@@ -138,7 +153,7 @@ class PairsSummary(Struct, frozen=True, kw_only=True):
 
 
 class CandidateClips(Struct, frozen=True):
-    """Test clips of one corpus, of which pairs are made."""
+    """Test clips of one corpus, of which pairs are made. Of those that are heard, with a sound."""
 
     keys: Sequence[str]
     clips: ClipFamilyIndex
@@ -150,18 +165,22 @@ class CandidateClips(Struct, frozen=True):
 def make_pairs(ctx: NodeContext) -> None:
     """The whole node: pairs.parquet, pairs.csv and about.json. Inputs: `recordings`, `clips`, and every other
     family that a model of the run is driven with, `scored_frames` among them where the frames are those of a
-    view; of two corpora, those of each under `source.` and `driving.`."""
+    view; of two corpora, those of each under `source.` and `driving.`; of clips that are heard alone, under
+    `sound.`."""
     protocol: EvaluationProtocol = ctx.config.protocol
     stored: FrameCodecConfig = ctx.config.frames
-    if f"{SOURCE_ROLE_PREFIX}recordings" in ctx.inputs:
-        source = read_candidate_clips(ctx.inputs, SOURCE_ROLE_PREFIX, protocol.sources)
-        driving = read_candidate_clips(ctx.inputs, DRIVING_ROLE_PREFIX, 1)
-        rejected = {f"{side}{node}": count for side, one in ((SOURCE_ROLE_PREFIX, source),
-        (DRIVING_ROLE_PREFIX, driving))
-                    for node, count in one.rejected.items()}  # fmt: skip
-    else:
-        source = driving = read_candidate_clips(ctx.inputs, "", protocol.sources + 1)
-        rejected = dict(source.rejected)
+    least = protocol.sources + protocol.has_truth
+    sides = [side for side in (SOURCE_ROLE_PREFIX, DRIVING_ROLE_PREFIX, SOUND_ROLE_PREFIX)
+             if f"{side}recordings" in ctx.inputs]  # fmt: skip
+    if "recordings" in ctx.inputs:
+        sides = ["", *sides]
+    sound_sides = {sides[-1]} if protocol.kind == "audio_driven" else set()
+    found = {
+        side: read_candidate_clips(ctx.inputs, side, least if side == sides[0] else 1, side in sound_sides)
+        for side in sides
+    }
+    source, driving = found[sides[0]], found[sides[-1]]
+    rejected = {f"{side}{node}": count for side, one in found.items() for node, count in one.rejected.items()}
     pairs = make_protocol_pairs(protocol, source, driving)
     write_pairs(ctx.out / PAIRS_FILE, pairs)
     write_pair_list(ctx.out / PAIR_LIST_FILE, pairs)
@@ -185,12 +204,26 @@ def digest_external_files(config: PairsConfig) -> dict[str, str]:
     return {config.protocol.pair_list: hashlib.sha256(read_list_bytes(path)).hexdigest()}
 
 
-def read_candidate_clips(inputs: Mapping[str, Artifact], side: str, least: int) -> CandidateClips:
-    """The usable clips among the inputs whose role begins with a side."""
-    own = {role.removeprefix(side): one for role, one in inputs.items() if role.startswith(side)}
+def read_candidate_clips(
+    inputs: Mapping[str, Artifact], side: str, least: int, with_sound: bool = False
+) -> CandidateClips:
+    """The usable clips among the inputs whose role begins with a side. with_sound: those that have one."""
+    others = () if side else (SOURCE_ROLE_PREFIX, DRIVING_ROLE_PREFIX, SOUND_ROLE_PREFIX)
+    own = {
+        role.removeprefix(side): one for role, one in inputs.items()
+        if role.startswith(side) and not role.startswith(others)
+    }  # fmt: skip
     families = {role: one.open_family() for role, one in own.items() if role != "recordings"}
     split = {id: person.split for id, person in read_recording_people(own["recordings"]).items()}
     keys, rejected = find_usable_test_clips(families, split, least)
+    if with_sound:
+        audible = [key for key in keys if families["clips"].read(key, ["clip"])["clip"]["audible"] > 0]
+        if not audible:
+            raise UserError(f"none of {len(keys)} usable test clips has a sound; choose another corpus")
+        rejected = dict(rejected) | (
+            {"silence": len(keys) - len(audible)} if len(keys) > len(audible) else {}
+        )
+        keys = audible
     return CandidateClips(keys, families["clips"], rejected)
 
 
@@ -230,39 +263,70 @@ def make_protocol_pairs(
     """The protocol's pairs among usable clips, sorted by id. source, driving: the same object where both come
     from one corpus."""
     if protocol.pair_list:
-        clips = read_pair_list(Path(protocol.pair_list).expanduser(), source.keys, driving.keys)
-    elif protocol.has_truth:
-        clips = [(key, key) for key in spread_evenly(source.keys, protocol.max_pairs or len(source.keys))]
-    elif source is driving:
-        clips = sample_cross_pairs(source.keys, protocol.seed, protocol.max_pairs)
+        listed = read_pair_list(Path(protocol.pair_list).expanduser(), source.keys, driving.keys)
     else:
-        clips = sample_cross_corpus_pairs(source.keys, driving.keys, protocol.seed, protocol.max_pairs)
-    if not clips:
-        count = len(source.keys) if source is driving else len(source.keys) + len(driving.keys)
+        listed = [ListedPair(one, other) for one, other in _sampled_clips(protocol, source, driving)]
+    if not listed:
+        count = len({*source.keys, *driving.keys})
         raise UserError(
-            f"no pair among {count} test clips: cross-reenactment takes clips of two identities; "
+            f"no pair among {count} test clips: {protocol.kind} takes clips of two identities; "
             "raise data.test_fraction"
         )
-    pairs = [_pair(protocol, (one, source.clips), (other, driving.clips)) for one, other in clips]
-    return sorted(pairs, key=lambda pair: pair.id)
+    return sorted(
+        (_pair(protocol, one, source.clips, driving.clips) for one in listed), key=lambda pair: pair.id
+    )
+
+
+def _sampled_clips(
+    protocol: EvaluationProtocol, source: CandidateClips, driving: CandidateClips
+) -> list[tuple[str, str]]:
+    if not protocol.joins_clips:
+        return [(key, key) for key in spread_evenly(source.keys, protocol.max_pairs or len(source.keys))]
+    if source is driving:
+        return sample_cross_pairs(source.keys, protocol.seed, protocol.max_pairs)
+    return sample_cross_corpus_pairs(source.keys, driving.keys, protocol.seed, protocol.max_pairs)
 
 
 def _pair(
-    protocol: EvaluationProtocol, source: tuple[str, ClipFamilyIndex], driving: tuple[str, ClipFamilyIndex]
+    protocol: EvaluationProtocol, listed: ListedPair, sources: ClipFamilyIndex, drivings: ClipFamilyIndex
 ) -> ClipPair:
-    """source, driving: a clip's key, and what knows of it."""
-    (source_clip, sources), (driving_clip, drivings) = source, driving
-    indices = source_indices(sources.frame_count(source_clip), protocol.sources)
-    left_out = indices if protocol.has_truth else []
-    length = drivings.frame_count(driving_clip)
+    """sources, drivings: what knows of the clips. The second clip of a pair drives, or is heard alone.
+    UserError for a list with frames that a clip does not have, or that pairs two clips where the protocol
+    pairs one with itself."""
+    if not protocol.joins_clips and listed.source != listed.driving:
+        raise UserError(
+            f"{protocol.pair_list} pairs {listed.source} with {listed.driving}, and {protocol.kind} pairs "
+            "each clip with itself; name one clip in both columns"
+        )
+    seen = listed.source if protocol.has_other_sound else listed.driving
+    of_seen = sources if protocol.has_other_sound else drivings
+    indices = list(listed.source_frames) or source_indices(
+        sources.frame_count(listed.source), protocol.sources
+    )
+    length = of_seen.frame_count(seen)
+    if protocol.has_other_sound:
+        length = min(length, drivings.frame_count(listed.driving))
+    frames = list(listed.driving_frames) or driving_indices(
+        length, protocol.frame_stride, protocol.max_frames, indices if protocol.has_truth else []
+    )
+    for numbers, count in ((indices, sources.frame_count(listed.source)), (frames, length)):
+        if max(numbers, default=0) >= count:
+            raise UserError(
+                f"{protocol.pair_list}: {listed.source} with {listed.driving}: frame {max(numbers)} of "
+                f"{count}, counted from 0"
+            )
+    if protocol.sweep is not None:
+        frames = indices[:1] * len(protocol.sweep.values)
+    sound = {"sound_recording": drivings.recording_of(listed.driving), "sound_clip": listed.driving}
     return ClipPair(
-        id=source_clip if protocol.has_truth else cross_pair_id(source_clip, driving_clip),
-        source_recording=sources.recording_of(source_clip),
-        source_clip=source_clip,
+        id=cross_pair_id(listed.source, listed.driving) if protocol.joins_clips else listed.source,
+        source_recording=sources.recording_of(listed.source),
+        source_clip=listed.source,
         source_frames=tuple(indices),
-        driving_recording=drivings.recording_of(driving_clip),
-        driving_clip=driving_clip,
-        driving_frames=tuple(driving_indices(length, protocol.frame_stride, protocol.max_frames, left_out)),
+        driving_recording=of_seen.recording_of(seen),
+        driving_clip=seen,
+        driving_frames=tuple(frames),
+        **(sound if protocol.has_other_sound else {}),
     )
 
 
@@ -279,6 +343,7 @@ def write_pairs(path: Path, pairs: Sequence[ClipPair]) -> None:
         ("id", pa.string()), ("bucket", pa.int32()), ("recordings", texts),
         ("source_recording", pa.string()), ("source_clip", pa.string()), ("source_frames", numbers),
         ("driving_recording", pa.string()), ("driving_clip", pa.string()), ("driving_frames", numbers),
+        ("sound_recording", pa.string()), ("sound_clip", pa.string()),
     ])  # fmt: skip
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, compression="zstd")
 
@@ -288,11 +353,14 @@ def write_pair_list(path: Path, pairs: Sequence[ClipPair]) -> None:
     files."""
     with path.open("w", newline="") as stream:
         rows = csv.writer(stream, lineterminator="\n")
-        rows.writerow(["file", "source", "source_frames", "driving", "driving_frames"])
+        rows.writerow(["file", "source", "source_frames", "driving", "driving_frames", "sound"])
         for pair in pairs:
             frames = (" ".join(map(str, some)) for some in (pair.source_frames, pair.driving_frames))
             source, driving = frames
-            rows.writerow([pair_file_name(pair.id), pair.source_clip, source, pair.driving_clip, driving])
+            sound = pair.sound_clip or pair.driving_clip
+            rows.writerow(
+                [pair_file_name(pair.id), pair.source_clip, source, pair.driving_clip, driving, sound]
+            )
 
 
 def pair_file_name(pair: str) -> str:

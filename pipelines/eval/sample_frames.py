@@ -17,8 +17,8 @@ from typing import Protocol as Interface
 
 import numpy as np
 
-from pipelines.eval.pair_drawing import spread_evenly
 from pipelines.eval.pair_family import Family, read_generated_sample_metadata, read_optional_field
+from pipelines.eval.pair_sampling import spread_evenly
 from storage import codecs, frame_codec
 
 if TYPE_CHECKING:

@@ -94,30 +94,24 @@ class PairScores:
     of all that have it."""
 
 
-def score_method(ctx: NodeContext, method: str, kind: MethodKind, loss_nets: str = "") -> None:
+def score_method(
+    ctx: NodeContext, method: str, kind: MethodKind, loss_nets: str = "", edited: str = ""
+) -> None:
     """The whole node: values.parquet, metrics.json, summary.json and centres.json. Inputs: `pairs`, their
     table; `generated` and `<feature>` of the method; `truth` or, without one, `driving`; and of each method
     that is a metric's reference `<reference>` and `<reference>.<feature>`. loss_nets: names, with spaces
-    between them."""
+    between them. edited: not empty where heads are not to do what the driving frames do."""
     table = read_pairs(ctx.inputs["pairs"].path(PAIRS_FILE))
     people = {pair.id: clip_identity(pair.source_clip) for pair in table}
     driving_people = {pair.id: clip_identity(pair.driving_clip) for pair in table}
     families = {role: one.open_family() for role, one in ctx.inputs.items() if role != "pairs"}
-    metrics = metrics_of_protocol(ctx.config.metrics, TRUTH_METHOD in families)
+    metrics = metrics_of_protocol(ctx.config.metrics, TRUTH_METHOD in families, not edited)
     references = {name: METRICS[name].reference_in(TRUTH_METHOD in families) for name in metrics}
     keys = driving_family(families).keys
     centres = driving_feature_means(metrics, families, driving_people)
-    values: list[FrameValues] = []
-    sets: SetStates = {}
-    pairs = f"{len(keys):,} pair{'s' * (len(keys) != 1)}"
-    ctx.report_progress(0, len(keys), pairs)
-    for done in _in_tasks(keys, metrics, families, centres, ctx.resources):
-        values += done.values
-        sets = add_set_states(sets, done.sets)
-        ctx.report_progress(len({one.pair for one in values}), len(keys), pairs)
     values = [
         replace(one, identity=people[one.pair], reference=references[one.metric])
-        for one in _with_set_values(values, sets)
+        for one in _score_all_pairs(ctx, keys, metrics, families, centres)
     ]
     values.sort(key=lambda one: (one.pair, one.metric))
     about = read_generated_sample_metadata(families["generated"])
@@ -156,6 +150,25 @@ def score_method(ctx: NodeContext, method: str, kind: MethodKind, loss_nets: str
     ctx.log_metrics({f"eval/{one.name}": one.value for one in records if one.value is not None})
 
 
+def _score_all_pairs(
+    ctx: NodeContext,
+    keys: Sequence[str],
+    metrics: Sequence[str],
+    families: Mapping[str, Family],
+    centres: Centres,
+) -> list[FrameValues]:
+    """Tells how far it is."""
+    values: list[FrameValues] = []
+    sets: SetStates = {}
+    pairs = f"{len(keys):,} pair{'s' * (len(keys) != 1)}"
+    ctx.report_progress(0, len(keys), pairs)
+    for done in _in_tasks(keys, metrics, families, centres, ctx.resources):
+        values += done.values
+        sets = add_set_states(sets, done.sets)
+        ctx.report_progress(len({one.pair for one in values}), len(keys), pairs)
+    return _with_set_values(values, sets)
+
+
 def _in_tasks(
     keys: Sequence[str],
     metrics: Sequence[str],
@@ -174,9 +187,14 @@ def _in_tasks(
         yield from pool.map(task, [keys[i::count] for i in range(count)])
 
 
-def metrics_of_protocol(metrics: Sequence[str], has_truth: bool) -> tuple[str, ...]:
-    """Those that apply to pairs with a ground truth, or without."""
-    return tuple(name for name in metrics if METRICS[name].reference_in(has_truth) is not None)
+def metrics_of_protocol(
+    metrics: Sequence[str], has_truth: bool, follows_driving: bool = True
+) -> tuple[str, ...]:
+    """Those that apply to pairs with a ground truth, or without, and to heads that do, or do not, what the
+    driving frames do."""
+    return tuple(
+        name for name in metrics if METRICS[name].reference_in(has_truth, follows_driving) is not None
+    )
 
 
 def weights_of_features(inputs: Mapping[str, Artifact], metrics: Sequence[str]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from models.spec import RECORDINGS_TABLE, FamilyFields, SeedTable, units_table_r
 from pipelines.config import RunConfig
 from pipelines.engine.node import Graph, Node, Read
 from pipelines.errors import UserError
+from pipelines.eval.pair_clips import SOUND_FAMILIES
 from pipelines.eval.protocols import EvaluationProtocol
 from pipelines.eval.scored_frames import check_scored_view
 from pipelines.nets import collect_net_requirements
@@ -60,13 +61,8 @@ def find_needed_instances(config: RunConfig) -> NeededInstances:
         phases = [phase for phase in section.phases.values() if phase is not None]
         trained_on = (role for phase in phases for role in spec.reads(section, phase))
         add_roles(section.data, model, trained_on, f"{model}.data")
-    for model in config.models:
-        driven_with = config.model_spec(model).driving_reads(getattr(config, model))
-        for name, protocol in config.eval.active_protocols.items():
-            for side, corpus in zip(("source", "driving"), protocol_corpora(config, protocol), strict=True):
-                own = getattr(protocol, f"{side}_data")
-                setting = f"eval.protocols.{name}.{side}_data" if own else "eval.data"
-                add_roles(corpus, model, driven_with, setting)
+    for corpus, model, roles, setting in _driven_with(config):
+        add_roles(corpus, model, roles, setting)
     for corpus, view, setting in _scored_views(config):
         add(corpus, "views", view, setting)
     if config.identity.keypoints and config.identity.net != NO_IDENTITY_NET:
@@ -86,6 +82,21 @@ def find_needed_instances(config: RunConfig) -> NeededInstances:
         corpus: {stage: tuple(stages[stage]) for stage in order if stage in stages}
         for corpus, stages in found.items()
     }
+
+
+def _driven_with(config: RunConfig) -> Iterator[tuple[str, str, Iterable[str], str]]:
+    """Corpus, model, the families that the model reads of it where a protocol drives it, and the setting that
+    names the corpus."""
+    for model in config.models:
+        driven_with = config.model_spec(model).driving_reads(getattr(config, model))
+        for name, protocol in config.eval.active_protocols.items():
+            if model not in protocol_models(config, protocol):
+                continue
+            for side, corpus in zip(("source", "driving"), protocol_corpora(config, protocol), strict=True):
+                own = getattr(protocol, f"{side}_data")
+                setting = f"eval.protocols.{name}.{side}_data" if own else "eval.data"
+                sound_only = side == "driving" and protocol.has_other_sound
+                yield corpus, model, SOUND_FAMILIES & set(driven_with) if sound_only else driven_with, setting
 
 
 def _scored_views(config: RunConfig) -> Iterator[tuple[str, str, str]]:
@@ -110,6 +121,15 @@ def protocol_corpora(config: RunConfig, protocol: EvaluationProtocol) -> tuple[s
     """The corpora whose test clips are a protocol's sources, and its drivings."""
     usual = config.eval.data or getattr(config, config.models[0]).data
     return protocol.source_data or usual, protocol.driving_data or usual
+
+
+def protocol_models(config: RunConfig, protocol: EvaluationProtocol) -> tuple[str, ...]:
+    """The models of the run that a protocol is of. Raises UserError for one that the run does not have."""
+    if unknown := [name for name in protocol.models if name not in config.models]:
+        raise UserError(
+            f"a protocol's models name {', '.join(unknown)}, and the run has {', '.join(config.models)}"
+        )
+    return protocol.models or tuple(config.models)
 
 
 def evaluated_corpora(config: RunConfig) -> tuple[str, ...]:

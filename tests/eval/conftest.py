@@ -95,7 +95,9 @@ class HalfWay:
         mean = (source[:1].images().astype(np.float64) + driving.images()) / 2 / 255
         return mean.reshape(len(driving), 32, 2, 32, 2, 3).mean(axis=(2, 4)).astype(np.float32)
 
-    def visualize(self, source: ClipFrames, driving: ClipFrames) -> dict[str, np.ndarray]:
+    def visualize(
+        self, source: ClipFrames, driving: ClipFrames, transfer: MotionTransfer
+    ) -> dict[str, np.ndarray]:
         return {"the frame itself": driving.images()[0, ::2, ::2]}
 
 

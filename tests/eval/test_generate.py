@@ -8,7 +8,7 @@ from models.errors import InvalidSettings
 from pipelines.errors import UserError
 from pipelines.eval import generate
 from pipelines.eval.pairs import CandidateClips, ClipPair, make_protocol_pairs, read_pairs
-from pipelines.eval.protocols import EvaluationProtocol
+from pipelines.eval.protocols import EvaluationProtocol, SweepConfig
 from pipelines.figures import picture_grids
 
 SIZE = EvaluationProtocol(size=32)
@@ -57,7 +57,7 @@ def test_a_model_of_another_size_is_judged_at_the_size_of_the_protocol(half_way,
 
 
 def test_the_middle_frame_is_explained_in_the_order_of_the_model(half_way, unit, pair, clips):
-    half_way.visualize = lambda source, driving: {
+    half_way.visualize = lambda source, driving, transfer: {
         "z": driving.images()[0, ::2, ::2], "a": np.zeros((32, 32, 3), np.uint8)
     }  # fmt: skip
     (sample,) = generate.generate_frames(unit, SIZE, {"model": half_way}, RUNTIME)
@@ -120,6 +120,49 @@ def test_a_pair_of_two_clips_is_driven_from_one_by_the_other(half_way, unit_of, 
 
 
 def test_motion_that_a_model_does_not_know_is_refused(half_way, unit):
-    relative = SimpleNamespace(size=32, motion="relative")
+    relative = replace(SIZE, kind="cross_reenactment", motion="relative")
     with pytest.raises(InvalidSettings, match="absolute motion alone"):
         list(generate.generate_frames(unit, relative, {"model": half_way}, RUNTIME))
+
+
+# --- edited heads -------------------------------------------------------------------------------------------
+class Edited:
+    """A model that keeps what it is asked to do."""
+
+    def __init__(self, model):
+        self.model, self.asked = model, []
+        self.image_size, self.provenance = model.image_size, model.provenance
+
+    def load_reenactor(self, nets, device):
+        return self
+
+    def check_transfer(self, transfer):
+        pass
+
+    def drive(self, source, driving, transfer):
+        self.asked.append((list(driving.indices), transfer.edit))
+        return self.model.drive(source, driving, transfer)
+
+    def visualize(self, source, driving, transfer):
+        self.shown = transfer.edit
+        return {}
+
+
+def test_a_frontal_head_is_asked_for_in_all_frames(half_way, unit, pair):
+    model = Edited(half_way)
+    list(generate.generate_frames(unit, replace(SIZE, kind="frontalisation"), {"model": model}, RUNTIME))
+    ((frames, edit),) = model.asked
+    assert (frames, edit.frontal, model.shown.frontal) == (list(pair.driving_frames), True, True)
+
+
+def test_a_sweep_is_a_frame_for_each_value(half_way, unit_of, pair, clips):
+    model = Edited(half_way)
+    sweep = SweepConfig(attribute="turn.yaw", values=(-20, 0, 20))
+    config = EvaluationProtocol(kind="editing", sweep=sweep, size=32)
+    swept = replace(pair, driving_frames=(0, 0, 0))
+    (sample,) = generate.generate_frames(unit_of(swept, clips), config, {"model": model}, RUNTIME)
+    assert [(frames, dict(edit.turn)) for frames, edit in model.asked] == [
+        ([0], {"yaw": -20}), ([0], {"yaw": 0}), ([0], {"yaw": 20})
+    ]  # fmt: skip
+    assert len(frames_of([sample])) == 3
+    assert dict(model.shown.turn) == {"yaw": 0}

@@ -156,6 +156,51 @@ def test_without_a_metric_that_applies_a_protocol_is_generated_and_shown_alone()
     ]
 
 
+# --- by sound ---
+TALK = ("eval.protocols.talk.kind=audio_driven", "eval.protocols.talk.sound=other")
+
+
+def test_a_model_that_hears_nothing_is_named_where_sound_drives():
+    with pytest.raises(
+        UserError, match=r"talk is audio_driven, and fsrt hears nothing; --set .*models=\[headgan\]"
+    ):
+        graph_of(*TALK)
+
+
+def test_a_protocol_may_be_of_some_models_alone():
+    names = list(graph_of(*TALK, "eval.protocols.talk.models=[headgan]").nodes)
+    assert "generate.headgan.talk" in names
+    assert "generate.fsrt.talk" not in names
+    assert "generate.fsrt.self" in names
+    with pytest.raises(UserError, match="a protocol's models name nobody, and the run has fsrt, headgan"):
+        graph_of("eval.protocols.self.models=[nobody]")
+
+
+def test_what_is_heard_is_read_of_the_other_clip_alone():
+    graph = graph_of(*TALK, "eval.protocols.talk.models=[headgan]")
+    reads = graph["generate.headgan.talk"].reads
+    assert {role: (read.by, read.fields) for role, read in reads.items() if role.startswith("sound.")} == {
+        "sound.speech": ("sound_recording", ("speech",)), "sound.clips": ("sound_recording", ("clip",)),
+    }  # fmt: skip
+    assert "speech" not in reads
+    assert reads["fit3dmm"].by == "recordings"
+
+
+def test_the_frames_that_are_seen_are_what_generated_heads_are_compared_with():
+    graph = graph_of(*TALK, "eval.protocols.talk.models=[headgan]")
+    reads = graph["score.headgan.talk"].reads
+    assert reads["driving"].node == "generate.driving.talk"
+    assert "truth" not in reads
+
+
+def test_edited_heads_are_not_compared_with_what_drives():
+    sets = "eval.protocols.front.kind=frontalisation", "eval.protocols.front.models=[headgan]"
+    node = graph_of(*sets)["score.headgan.front"]
+    assert node.arguments["edited"] == "yes"
+    assert "driving.landmarks.mesh468_iris" not in node.reads
+    assert "copy_source.identity.dlib_resnet" in node.reads
+
+
 def test_clips_of_a_pair_are_read_by_its_recordings(graph):
     reads = graph["generate.headgan.self"].reads
     assert {role: read.by for role, read in reads.items()} == {

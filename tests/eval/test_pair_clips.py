@@ -68,3 +68,38 @@ def test_of_two_corpora_each_clip_reads_its_own(families):
     source, driving = clips_of_pair("b", "b", {"pairs": families["speech"], **sides}, besides=["pairs"])
     assert source.read_field("clip") == {"n": 1}
     assert driving.read_field("speech").sum() == 3
+
+
+# --- another clip's sound -----------------------------------------------------------------------------------
+@pytest.fixture
+def dubbed(unit_samples):
+    """Clip a as it is seen, with the sound of clip b."""
+
+    def clip(key, level, sound):
+        return {"__key__": key, "frames": np.full((3, 1, 1, 1), level, np.uint8), "sound": np.full(9, level),
+                "clip": {"identity": key, "has_sound": sound, "audible": float(sound)}}  # fmt: skip
+
+    inputs = {
+        "clips": unit_samples([clip("a", 1, False)]),
+        "sound.clips": unit_samples([clip("b", 2, True)]),
+        "sound.speech": unit_samples([{"__key__": "b", "speech": np.full((3, 4), 2.0)}]),
+    }
+    return clips_of_pair("a", "a", inputs, [], sound="b")[1]
+
+
+def test_a_clip_with_the_sound_of_another_shows_its_own_frames(dubbed):
+    assert (dubbed.key, dubbed.length, dubbed.frames([0, 2]).ravel().tolist()) == ("a", 3, [1, 1])
+
+
+def test_what_is_heard_is_the_other_clips(dubbed):
+    assert dubbed.read_field("sound").tolist() == [2] * 9
+    assert dubbed.read_field("speech").shape == (3, 4)
+
+
+def test_what_is_known_of_the_sound_is_the_other_clips_and_the_rest_its_own(dubbed):
+    assert dubbed.read_field("clip") == {"identity": "a", "has_sound": True, "audible": 1.0}
+
+
+def test_a_stage_that_reads_nothing_of_the_sound_sees_the_clip_alone(unit_samples):
+    inputs = {"clips": unit_samples([{"__key__": "a", "frames": np.zeros((2, 1, 1, 1), np.uint8)}])}
+    assert isinstance(clips_of_pair("a", "a", inputs, [], sound="b")[1], PairClip)

@@ -14,7 +14,7 @@ from pipelines.dataset.clip_pairs import clip_identity
 from pipelines.dataset.recording_table import read_recording_people
 from pipelines.errors import UserError
 from pipelines.eval import pairs
-from pipelines.eval.protocols import EvaluationProtocol
+from pipelines.eval.protocols import EvaluationProtocol, SweepConfig
 from pipelines.preprocess.clips_config import FrameCodecConfig
 
 CROSS = EvaluationProtocol(kind="cross_reenactment")
@@ -127,7 +127,7 @@ def test_a_cross_pair_drives_all_frames_and_names_both_recordings(family):
 
 
 def test_one_person_alone_cannot_be_crossed(family):
-    with pytest.raises(UserError, match="no pair among 2 test clips: cross-reenactment takes clips of two"):
+    with pytest.raises(UserError, match="no pair among 2 test clips: cross_reenactment takes clips of two"):
         paired(CROSS, family.keys[:2], family)
 
 
@@ -194,6 +194,82 @@ def test_another_content_of_the_list_is_another_key(family, tmp_path):
     assert pairs.digest_external_files(SimpleNamespace(protocol=EvaluationProtocol())) == {}
 
 
+# --- sound and edits ---
+AUDIO = EvaluationProtocol(kind="audio_driven", sound="other")
+
+
+def test_who_is_heard_is_another_person_and_who_is_seen_drives_himself(family):
+    for pair in paired(AUDIO, family.keys, family):
+        assert pair.driving_clip == pair.source_clip
+        assert clip_identity(pair.clip_with_sound) != clip_identity(pair.source_clip)
+        assert pair.sound_recording == pair.sound_clip.split("#")[1]
+        assert pair.recordings == [pair.source_recording]
+
+
+def test_there_are_as_many_frames_as_are_both_seen_and_heard(make_family, clips):
+    seen, heard = sorted(clips)[0], sorted(clips)[-1]
+    short = make_family({seen: clips[seen], heard: clips[heard][:4]})
+    lengths = {pair.source_clip: len(pair.driving_frames) for pair in paired(AUDIO, short.keys, short)}
+    assert lengths == {seen: 4, heard: 4}
+
+
+def test_by_its_own_sound_a_clip_is_paired_with_itself(family):
+    own = EvaluationProtocol(kind="audio_driven")
+    pairs_of_self = [
+        (pair.source_clip, pair.driving_frames) for pair in paired(EvaluationProtocol(), family.keys, family)
+    ]
+    assert [
+        (pair.clip_with_sound, pair.driving_frames) for pair in paired(own, family.keys, family)
+    ] == pairs_of_self
+
+
+def test_a_sweep_takes_the_source_frame_for_each_value(family):
+    sweep = SweepConfig(attribute="pose.yaw", values=(-10, 10))
+    protocol = EvaluationProtocol(kind="editing", sweep=sweep, max_pairs=1)
+    (pair,) = paired(protocol, family.keys, family)
+    assert (pair.source_frames, pair.driving_frames) == ((0,), (0, 0))
+
+
+def test_a_frontal_head_is_made_of_every_driving_frame_the_source_too(family):
+    (pair, *_) = paired(EvaluationProtocol(kind="frontalisation"), family.keys, family)
+    assert pair.driving_frames == tuple(range(9))
+
+
+# --- frames in a list ---
+def listed_frames(path, source, driving, source_frames, driving_frames):
+    path.write_text(
+        f"source,driving,source_frames,driving_frames\n{source},{driving},{source_frames},{driving_frames}\n"
+    )
+    return path
+
+
+def test_a_list_may_name_the_frames_of_a_clip_that_drives_itself(family, tmp_path):
+    path = listed_frames(tmp_path / "list.csv", family.keys[0], family.keys[0], "3", "0 5 8")
+    (pair,) = paired(EvaluationProtocol(pair_list=str(path)), family.keys, family)
+    assert (pair.source_frames, pair.driving_frames) == ((3,), (0, 5, 8))
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        (("9", "0"), "frame 9 of 9, counted from 0"),
+        (("0", "1 12"), "frame 12 of 9"),
+        (("x", "1"), "source_frames 'x': expected numbers of frames from 0"),
+        (("0", "3 1"), "driving_frames '3 1': expected each frame once, in ascending order"),
+    ],
+)
+def test_frames_that_a_clip_does_not_have_are_refused(frames, message, family, tmp_path):
+    path = listed_frames(tmp_path / "list.csv", family.keys[0], family.keys[0], *frames)
+    with pytest.raises(UserError, match=message):
+        paired(EvaluationProtocol(pair_list=str(path)), family.keys, family)
+
+
+def test_a_list_of_two_clips_is_refused_where_each_drives_itself(family, tmp_path):
+    path = listed_frames(tmp_path / "list.csv", family.keys[0], family.keys[2], "", "")
+    with pytest.raises(UserError, match="self_reenactment pairs each clip with itself; name one"):
+        paired(EvaluationProtocol(pair_list=str(path)), family.keys, family)
+
+
 # --- the node -----------------------------------------------------------------------------------------------
 def test_the_table_gives_back_its_pairs(road, family, clips):
     keys = [key for key in clips if not key.startswith("id0#")]
@@ -239,3 +315,21 @@ def test_a_family_more_that_lacks_nothing_leaves_what_is_published_as_it_was(
             [(tmp_path / name / file).read_bytes() for file in (pairs.PAIRS_FILE, pairs.PAIRS_SUMMARY_FILE)]
         )
     assert written[0] == written[1]
+
+
+def test_clips_without_a_sound_are_left_out_where_they_are_to_be_heard(
+    make_context, make_family, make_shards, clips, recordings, tmp_path
+):
+    def facts(key):
+        return {"clip": {"audible": 0.0 if key.startswith("id2#rec4") else 0.5}}
+
+    spoken = make_family(clips, fields={key: facts(key) for key in clips})
+    context = make_context(
+        node="pairs.talk",
+        config=SimpleNamespace(protocol=EvaluationProtocol(kind="audio_driven"), frames=FrameCodecConfig()),
+        inputs={"recordings": recordings, "clips": make_shards(spoken)}, out=tmp_path,
+    )  # fmt: skip
+    pairs.make_pairs(context)
+    found = pairs.read_pairs(tmp_path / "pairs.parquet")
+    assert [pair.source_recording for pair in found] == ["rec2", "rec3", "rec5"]
+    assert json.loads((tmp_path / pairs.PAIRS_SUMMARY_FILE).read_text())["rejected"] == {"silence": 1}

@@ -126,9 +126,11 @@ class Metric(Struct, frozen=True, kw_only=True):
         """Feature and field of the reference."""
         return (self.reference_feature, self.reference_field) if self.reference_feature else self.compared
 
-    def reference_in(self, has_truth: bool) -> Reference | None:
-        """What frames of a protocol are compared with; None = the metric does not apply there."""
-        return self.reference if has_truth else self.cross_reference
+    def reference_in(self, has_truth: bool, follows_driving: bool = True) -> Reference | None:
+        """What frames of a protocol are compared with; None = the metric does not apply there.
+        follows_driving: whether generated heads are to do what the driving frames do."""
+        reference = self.reference if has_truth else self.cross_reference
+        return reference if follows_driving or reference != "driving" else None
 
     @property
     def feature_includes_truth(self) -> bool:

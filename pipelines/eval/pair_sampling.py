@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,17 @@ from pipelines.errors import UserError
 from pipelines.eval.pair_clips import DRIVING_ROLE_PREFIX, SOURCE_ROLE_PREFIX
 
 PAIR_LIST_COLUMNS = ("source", "driving")
+FRAME_LIST_COLUMNS = ("source_frames", "driving_frames")
+"""Columns that a list may have besides."""
+
+
+class ListedPair(NamedTuple):
+    source: str
+    """Key of a clip."""
+    driving: str
+    source_frames: tuple[int, ...] = ()
+    """Empty = as the protocol chooses."""
+    driving_frames: tuple[int, ...] = ()
 
 
 def source_indices(frames: int, sources: int) -> list[int]:
@@ -53,26 +65,45 @@ def sample_cross_corpus_pairs(
     return list(found)[:most]
 
 
-def read_pair_list(path: Path, sources: Sequence[str], drivings: Sequence[str]) -> list[tuple[str, str]]:
-    """A CSV file of clip keys -> its pairs. UserError: no such file or columns, no pair, one pair twice, or
-    clips that cannot be used."""
+def read_pair_list(path: Path, sources: Sequence[str], drivings: Sequence[str]) -> list[ListedPair]:
+    """A CSV file of clip keys and, where it has the columns, numbers of frames -> its pairs. UserError: no
+    such file or columns, no pair, one pair twice, clips that cannot be used, or what is no number."""
     rows = list(csv.DictReader(read_list_bytes(path).decode("utf-8-sig").splitlines()))
     if not rows or not set(PAIR_LIST_COLUMNS) <= set(rows[0]):
         found = ", ".join(rows[0]) if rows else "no rows"
         raise UserError(
             f"{path}: expected rows under the columns {' and '.join(PAIR_LIST_COLUMNS)}, found {found}"
         )
-    pairs = [(row["source"], row["driving"]) for row in rows]
-    unknown = {source for source, _ in pairs} - set(sources)
-    unknown |= {driving for _, driving in pairs} - set(drivings)
+    pairs = [
+        ListedPair(
+            row["source"], row["driving"], *(_frame_numbers(row, name, path) for name in FRAME_LIST_COLUMNS)
+        )
+        for row in rows
+    ]
+    unknown = {one.source for one in pairs} - set(sources)
+    unknown |= {one.driving for one in pairs} - set(drivings)
     if unknown:
         raise UserError(
             f"{path} names {len(unknown)} clips that are not among the "
             f"{len({*sources, *drivings})} usable test clips, the first {min(unknown)!r}; correct the list"
         )
-    if repeated := [pair for pair, count in Counter(pairs).items() if count > 1]:
+    counts = Counter((one.source, one.driving) for one in pairs)
+    if repeated := [pair for pair, count in counts.items() if count > 1]:
         raise UserError(f"{path} lists {' with '.join(repeated[0])} twice; keep one of the rows")
     return pairs
+
+
+def _frame_numbers(row: Mapping[str, str | None], column: str, path: Path) -> tuple[int, ...]:
+    """Ascending numbers of frames, with spaces in between; none where there is no such column."""
+    texts = (row.get(column) or "").split()
+    if not all(text.isdecimal() for text in texts):
+        raise UserError(
+            f"{path}: {column} {row[column]!r}: expected numbers of frames from 0, with spaces in between"
+        )
+    numbers = tuple(map(int, texts))
+    if list(numbers) != sorted(set(numbers)):
+        raise UserError(f"{path}: {column} {row[column]!r}: expected each frame once, in ascending order")
+    return numbers
 
 
 def read_list_bytes(path: Path) -> bytes:

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import UserError
-from pipelines.eval import pair_drawing
+from pipelines.eval import pair_sampling
 
 
 @pytest.mark.parametrize(
@@ -11,23 +11,23 @@ from pipelines.eval import pair_drawing
     [(5, 1, None, [1, 2, 3, 4]), (9, 3, None, [1, 4, 7]), (9, 1, 2, [1, 2])],
 )
 def test_the_source_frame_is_never_driven(frames, stride, most, expected):
-    assert pair_drawing.driving_indices(frames, stride, most, [0]) == expected
+    assert pair_sampling.driving_indices(frames, stride, most, [0]) == expected
 
 
 def test_the_stride_counts_the_frames_that_are_left():
-    assert pair_drawing.driving_indices(7, 2, None, [0, 1, 6]) == [2, 4]
+    assert pair_sampling.driving_indices(7, 2, None, [0, 1, 6]) == [2, 4]
 
 
 @pytest.mark.parametrize(("sources", "expected"), [(1, [0]), (2, [0, 8]), (3, [0, 4, 8])])
 def test_sources_are_the_first_the_last_and_the_middle_frame(sources, expected):
-    assert pair_drawing.source_indices(9, sources) == expected
+    assert pair_sampling.source_indices(9, sources) == expected
 
 
 # --- two corpora --------------------------------------------------------------------------------------------
 def joined(sources, drivings, seed=0, most=None):
     faces = [f"face{i}#picture{i}#000000#000001" for i in range(sources)]
     talks = [f"id{i % 7}#rec{i}#000000#000009" for i in range(drivings)]
-    return faces, talks, pair_drawing.sample_cross_corpus_pairs(faces, talks, seed, most)
+    return faces, talks, pair_sampling.sample_cross_corpus_pairs(faces, talks, seed, most)
 
 
 @given(
@@ -54,15 +54,15 @@ def test_sources_are_of_one_corpus_and_drivings_of_the_other_and_few_are_left_ou
 
 def test_a_person_in_both_corpora_is_not_paired_with_himself():
     keys = ["ann#a#000000#000009"]
-    assert pair_drawing.sample_cross_corpus_pairs(keys, ["ann#b#000000#000009"], 0, None) == []
+    assert pair_sampling.sample_cross_corpus_pairs(keys, ["ann#b#000000#000009"], 0, None) == []
 
 
 def test_a_list_without_the_columns_names_them(tmp_path):
     (tmp_path / "list.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="expected rows under the columns source and driving, found a, b"):
-        pair_drawing.read_pair_list(tmp_path / "list.csv", [], [])
+        pair_sampling.read_pair_list(tmp_path / "list.csv", [], [])
 
 
 def test_a_list_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match=r"pair_list .*none\.csv cannot be read"):
-        pair_drawing.read_pair_list(tmp_path / "none.csv", [], [])
+        pair_sampling.read_pair_list(tmp_path / "none.csv", [], [])
