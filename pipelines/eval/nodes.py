@@ -18,19 +18,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from models.errors import InvalidSettings
-from models.spec import FamilyFields, ModelSpec
+from models.spec import FamilyFields
 from pipelines.engine.node import Read, UsedCheckpoints
 from pipelines.errors import UserError
 from pipelines.eval import input_roles as roles
 from pipelines.eval.features import (
-    FEATURE_STAGES,
     FRAMES_FEATURE,
-    METRIC_FEATURES,
-    with_input_features,
 )
 from pipelines.eval.methods import (
     BASELINE_METHODS,
@@ -39,11 +35,8 @@ from pipelines.eval.methods import (
     METHOD_FUNCTIONS,
     SOURCE_CLIP_METHOD,
     TRUTH_METHOD,
-    MethodKind,
-    Reference,
-    reference_method,
 )
-from pipelines.eval.metrics import METRICS, Metric
+from pipelines.eval.metric_nodes import MetricNodes
 from pipelines.eval.pair_clips import (
     DRIVING_ROLE_PREFIX,
     SOUND_FAMILIES,
@@ -51,43 +44,22 @@ from pipelines.eval.pair_clips import (
     SOURCE_ROLE_PREFIX,
 )
 from pipelines.eval.pairs import PAIR_COLUMNS
-from pipelines.eval.protocols import EvaluationProtocol
+from pipelines.eval.protocol_nodes import (
+    GENERATED_CODEC,
+    PAIR_RECORDING_COLUMNS,
+    SCORED_FRAMES_ROLE,
+    EvaluatedModelSpec,
+    ProtocolNodes,
+)
 from pipelines.eval.scored_frames import CLIPS_FAMILY, VIEW_FAMILY_PREFIX
 from pipelines.runs.graph_builder import (
     GraphBuilder,
-    protocol_corpora,
     protocol_models,
     training_loss_nets,
 )
 from storage.checkpoints import CHECKPOINT_FILES
 
-PAIR_RECORDING_COLUMNS = {
-    "": "recordings",
-    SOURCE_ROLE_PREFIX: "source_recording",
-    DRIVING_ROLE_PREFIX: "driving_recording",
-    SOUND_ROLE_PREFIX: "sound_recording",
-}
-"""Side -> the column of the table of pairs that names the recordings of its clips."""
-SCORED_FRAMES_ROLE = "scored_frames"
-"""Role of the view whose frames stand for those of the clips."""
 NO_BEST_WEIGHTS = "no validation of it chose best weights; set eval.checkpoint to last"
-GENERATED_CODEC = "png"
-"""Codec of generated frames: without loss."""
-
-
-class EvaluatedModelSpec(Struct, frozen=True, kw_only=True):
-    """A model of the run, as evaluation needs it."""
-
-    name: str
-    spec: ModelSpec
-    reads: FamilyFields
-    """Family -> the fields that it reads of source and driving clips."""
-    nets: tuple[str, ...]
-    loss_nets: tuple[str, ...]
-    """Those that the losses of its training use; of released weights nobody says."""
-    kind: MethodKind
-    checkpoints: Mapping[str, str]
-    """Role, as inference knows it -> the node that publishes it."""
 
 
 def add_evaluation_nodes(run: GraphBuilder, checkpoints: Mapping[str, Mapping[str, str]]) -> None:
@@ -108,7 +80,7 @@ def add_evaluation_nodes(run: GraphBuilder, checkpoints: Mapping[str, Mapping[st
         scored = [model for model in models if model.name in protocol_models(config, protocol)]
         if protocol.kind == "audio_driven":
             _check_models_read_speech(name, scored)
-        inputs |= _ProtocolNodes(run, name, scored, protocol).add()
+        inputs |= _EvaluationNodes(run, name, scored, protocol).add()
     # fmt: off
     run.add_whole("report", "eval.report:make_report", resources={}, reads=inputs, writes=("page",),
               config=("report",), inputs="pipelines.eval.paper_results:digest_external_files",
@@ -126,43 +98,15 @@ def _check_models_read_speech(protocol: str, models: Sequence[EvaluatedModelSpec
         )
 
 
-class _ProtocolNodes(Struct, frozen=True):
-    """The nodes of one protocol."""
-
-    run: GraphBuilder
-    name: str
-    models: list[EvaluatedModelSpec]
-    protocol: EvaluationProtocol
-
-    @property
-    def has_truth(self) -> bool:
-        return self.protocol.has_truth
-
-    @property
-    def sides(self) -> dict[str, str]:
-        """What stands in front of the roles of families of clips that are seen -> their corpus: nothing,
-        where sources and drivings are of one."""
-        source, driving = protocol_corpora(self.run.config, self.protocol)
-        if source == driving or self.protocol.has_other_sound:
-            return {"": source}
-        return {SOURCE_ROLE_PREFIX: source, DRIVING_ROLE_PREFIX: driving}
-
-    @property
-    def sound_corpus(self) -> str:
-        """The corpus of the clips that are heard and not seen; "" = there are none."""
-        _, driving = protocol_corpora(self.run.config, self.protocol)
-        return driving if self.protocol.has_other_sound else ""
-
-    @property
-    def view(self) -> str:
-        """Whose frames stand for those of the clips; "" = none."""
-        return self.run.config.eval.scored_view(self.protocol)
+class _EvaluationNodes(ProtocolNodes, frozen=True):
+    """Pairs, frames and samples of one protocol, and its metrics."""
 
     def add(self) -> dict[str, Read]:
         """-> what the report reads of them."""
         self._pairs()
+        metrics = MetricNodes(self.run, self.name, self.models, self.protocol)
         baselines = BASELINE_METHODS if self.has_truth else (COPY_METHOD,)
-        for method in dict.fromkeys((self._driving_method, *baselines, *self._reference_methods)):
+        for method in dict.fromkeys((self.driving_method, *baselines, *metrics.reference_methods)):
             self._baseline(method)
         for model in self.models:
             self._model(model)
@@ -171,62 +115,15 @@ class _ProtocolNodes(Struct, frozen=True):
         for method in external:
             self._external(method)
         rendering = [*(model.name for model in self.models), *external]
-        found = {roles.report_pairs_input_role(self.name): Read(self._at("pairs"), ("id",))}
+        found = {roles.report_pairs_input_role(self.name): Read(self.at("pairs"), ("id",))}
         for method in rendering:
             self._samples(method)
             found[roles.report_samples_input_role(self.name, method)] = Read(
-                self._at("samples", method), ("samples",)
+                self.at("samples", method), ("samples",)
             )
-        if self._metrics:
-            scored = [*rendering, *baselines]
-            self._features(scored)
-            for method in scored:
-                self._score(method)
-                found[roles.score_input_role(self.name, method)] = Read(
-                    self._at("score", method), ("values",)
-                )
+        for method in metrics.add([*rendering, *baselines]):
+            found[roles.score_input_role(self.name, method)] = Read(self.at("score", method), ("values",))
         return found
-
-    @property
-    def _driving_method(self) -> str:
-        return TRUTH_METHOD if self.has_truth else DRIVING_METHOD
-
-    @property
-    def _metrics(self) -> list[Metric]:
-        """Those of the run that apply."""
-        wanted = (METRICS[name] for name in self.run.config.eval.metrics)
-        return [metric for metric in wanted if self._reference(metric) is not None]
-
-    def _reference(self, metric: Metric) -> Reference | None:
-        return metric.reference_in(self.has_truth, self.protocol.follows_driving)
-
-    @property
-    def _reference_methods(self) -> dict[str, list[str]]:
-        """Method that frames are compared with, or whose mean is taken from both -> the features that are."""
-        found: dict[str, dict[str, None]] = {}
-        for metric in self._metrics:
-            if metric.feature_includes_truth:  # nothing of the truth alone is compared
-                continue
-            if method := reference_method(self._reference(metric) or "none", self.has_truth):
-                found.setdefault(method, {})[metric.compared_with[0]] = None
-            if metric.centred:
-                found.setdefault(self._driving_method, {})[metric.feature] = None
-        return {method: list(features) for method, features in found.items()}
-
-    def _at(self, *stage_and_method: str) -> str:
-        return ".".join((*stage_and_method, self.name))
-
-    def _stage_of(self, method: str) -> str:
-        """What a method is, whatever a run calls it: that of a model names the model."""
-        if method in self.run.config.eval.methods:
-            return "external"
-        return next((model.spec.name for model in self.models if model.name == method), method)
-
-    def _kind_of(self, method: str) -> MethodKind:
-        for model in self.models:
-            if model.name == method:
-                return model.kind
-        return "external" if method in self.run.config.eval.methods else "baseline"
 
     def _pairs(self) -> None:
         reads: dict[str, Read] = {}
@@ -250,7 +147,7 @@ class _ProtocolNodes(Struct, frozen=True):
                 families[SCORED_FRAMES_ROLE] = self._view_read(corpus)
             reads |= {f"{side}{role}": read for role, read in families.items()}
         # fmt: off
-        self.run.add_whole(self._at("pairs"), "eval.pairs:make_pairs", stage="pairs", table=True,
+        self.run.add_whole(self.at("pairs"), "eval.pairs:make_pairs", stage="pairs", table=True,
                        resources={},
                        reads=reads, writes=(*PAIR_COLUMNS, "recordings", "sound_recording"),
                        config={"protocol": f"eval.protocols.{self.name}",
@@ -292,11 +189,11 @@ class _ProtocolNodes(Struct, frozen=True):
     ) -> None:
         """reads: role -> the fields of the clips that a pair names."""
         # fmt: off
-        self.run.add_keyed(self._at("generate", method), f"pipelines.eval.{function}",
-                           units=self._at("pairs"), config=settings, codec=GENERATED_CODEC,
+        self.run.add_keyed(self.at("generate", method), f"pipelines.eval.{function}",
+                           units=self.at("pairs"), config=settings, codec=GENERATED_CODEC,
                            drops=not self.run.config.runtime.keep_frames,
                            reads_codec=self.run.config.views[self.view].frames.codec if self.view else None,
-                           reads={"pairs": Read(self._at("pairs"), PAIR_COLUMNS), **reads}, **more)
+                           reads={"pairs": Read(self.at("pairs"), PAIR_COLUMNS), **reads}, **more)
         # fmt: on
 
     def _settings(self, *names: str) -> dict[str, str]:
@@ -372,82 +269,14 @@ class _ProtocolNodes(Struct, frozen=True):
             f"eval.checkpoint best: {problem}, so that there are no best weights; set eval.checkpoint to last"
         )
 
-    @property
-    def _feature_names(self) -> list[str]:
-        """Those that the protocol's metrics read of a method that is scored."""
-        used = dict.fromkeys(metric.feature for metric in self._metrics)
-        return [name for name in used if name != FRAMES_FEATURE]
-
-    def _features(self, scored: list[str]) -> None:
-        """A node for each feature of the methods that are scored, and for those in which others are a
-        metric's reference; inputs of features first."""
-        wanted = {method: with_input_features(self._feature_names) for method in scored}
-        for method, features in self._reference_methods.items():
-            own = [name for name in features if name != FRAMES_FEATURE]
-            wanted[method] = list(dict.fromkeys((*wanted.get(method, ()), *with_input_features(own))))
-        for name in dict.fromkeys(name for features in wanted.values() for name in features):
-            for method in (one for one, features in wanted.items() if name in features):
-                self._feature(name, method)
-
-    def _feature(self, name: str, method: str) -> None:
-        feature = METRIC_FEATURES[name]
-        reads, writes = {"generated": Read(self._at("generate", method), (FRAMES_FEATURE,))}, feature.fields
-        if feature.pair_fields and self.has_truth and method != TRUTH_METHOD:
-            reads[TRUTH_METHOD] = Read(self._at("generate", TRUTH_METHOD), (FRAMES_FEATURE,))
-            writes += feature.pair_fields
-        for other in feature.input_features:
-            reads[other] = Read(f"{self._at('features', method)}.{other}", METRIC_FEATURES[other].fields)
-        if feature.driving_fields:
-            side = SOUND_ROLE_PREFIX if self.sound_corpus else DRIVING_ROLE_PREFIX
-            corpus = self.sound_corpus or self.sides.get(side) or self.sides[""]
-            own = Read(
-                self.run.corpus_node_name("clips", corpus), feature.driving_fields,
-                by=PAIR_RECORDING_COLUMNS[side],
-            )  # fmt: skip
-            reads |= {"pairs": Read(self._at("pairs"), PAIR_COLUMNS), CLIPS_FAMILY: own}
-        # fmt: off
-        self.run.add_keyed(f"{self._at('features', method)}.{name}", FEATURE_STAGES[name],
-                           stage=f"features.{self._stage_of(method)}.{name}", units=self._at("pairs"),
-                           reads=reads, reads_codec=GENERATED_CODEC, writes=(*writes, "needs"),
-                           nets=feature.nets, light=feature.light, missing_weights="skip")
-        # fmt: on
-
     def _samples(self, method: str) -> None:
         driving = TRUTH_METHOD if self.has_truth else DRIVING_METHOD
         sources = {"generated": method, "source": COPY_METHOD, "driving": driving}
         # fmt: off
-        self.run.add_whole(self._at("samples", method), "eval.sample_frames:publish_sample_frames",
-                       stage=f"samples.{self._stage_of(method)}", resources={}, reads_codec=GENERATED_CODEC,
-                       reads={role: Read(self._at("generate", one), (FRAMES_FEATURE,))
+        self.run.add_whole(self.at("samples", method), "eval.sample_frames:publish_sample_frames",
+                       stage=f"samples.{self.stage_of(method)}", resources={}, reads_codec=GENERATED_CODEC,
+                       reads={role: Read(self.at("generate", one), (FRAMES_FEATURE,))
                               for role, one in sources.items()},
                        writes=("samples",),
                        config={name: f"report.{name}" for name in ("grid_pairs", "videos")})
-        # fmt: on
-
-    def _score(self, method: str) -> None:
-        reads = {
-            "pairs": Read(self._at("pairs"), ("id", "source_clip", "driving_clip")),
-            "generated": Read(self._at("generate", method), (FRAMES_FEATURE,)),
-            self._driving_method: Read(self._at("generate", self._driving_method), (FRAMES_FEATURE,)),
-        }
-        for name in self._feature_names:
-            feature = METRIC_FEATURES[name]
-            fields = (*feature.fields, *(feature.pair_fields if self.has_truth else ()))
-            reads[name] = Read(f"{self._at('features', method)}.{name}", fields)
-        for other, features in self._reference_methods.items():
-            for name in features:
-                if name == FRAMES_FEATURE:
-                    reads[other] = Read(self._at("generate", other), (FRAMES_FEATURE,))
-                else:
-                    feature = Read(f"{self._at('features', other)}.{name}", METRIC_FEATURES[name].fields)
-                    reads[f"{other}.{name}"] = feature
-        loss_nets = next((" ".join(model.loss_nets) for model in self.models if model.name == method), "")
-        # fmt: off
-        self.run.add_whole(self._at("score", method), "eval.score:score_method", reads_codec=GENERATED_CODEC,
-                       stage=f"score.{self._stage_of(method)}",
-                       arguments={"method": self._stage_of(method), "kind": self._kind_of(method),
-                                  **({"loss_nets": loss_nets} if loss_nets else {}),
-                                  **({} if self.protocol.follows_driving else {"edited": "yes"})},
-                       reads=reads, writes=("values",), config={"metrics": "eval.metrics"},
-                       resources={"cpu": 1}, packages=("opencv-python",))  # SSIM
         # fmt: on
