@@ -191,6 +191,8 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
     """config -> names in models.perception.NETS of the nets that the reenactor uses."""
     driving_reads: Callable[[Any], FamilyFields]
     """config -> the families and fields that the reenactor reads of a clip that drives it."""
+    driven_by: Callable[[Any], tuple[Literal["frames", "sound"], ...]] = lambda _: ("frames",)
+    """config -> what it is given of what it is to do: who hears alone is no rival of who sees."""
     checkpoints: Mapping[str, str] = field(default_factory=lambda: {"renderer": LAST_PHASE})
     """Role of a checkpoint in inference -> the phase that trains it, or LAST."""
     max_sources: int | None = None

@@ -113,6 +113,7 @@ SPEC = ModelSpec(
     inference="models.headgan.inference:HeadGanReenactor",
     inference_nets=lambda config: (config.head,),
     driving_reads=driving_family_fields,
+    driven_by=lambda config: ("frames", "sound") if config.net.audio else ("frames",),
     max_sources=1,
     check=check_fit_and_speech_settings,
 )

@@ -19,12 +19,14 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 class ExternalMethodConfig(Struct, frozen=True, kw_only=True):
     """Frames that other code made (pipelines/eval/external_frames.py says how they are named)."""
 
-    not_in_key: ClassVar[tuple[str, ...]] = ("folder", "protocols")
+    not_in_key: ClassVar[tuple[str, ...]] = ("folder", "protocols", "driven_by")
 
     folder: ExpandedPath
     """Where they lie: a video or a folder of pictures for each pair. Their content is in the key."""
     protocols: tuple[str, ...] = ()
     """Names of the protocols whose pairs they are of; empty = all of the run."""
+    driven_by: tuple[Literal["frames", "sound"], ...] = ("frames",)
+    """What the method was given of what it is to do."""
 
 
 class EvalConfig(Struct, frozen=True, kw_only=True):

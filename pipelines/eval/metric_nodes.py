@@ -110,11 +110,13 @@ class MetricNodes(ProtocolNodes, frozen=True):
                     feature = Read(f"{self.at('features', other)}.{name}", METRIC_FEATURES[name].fields)
                     reads[f"{other}.{name}"] = feature
         loss_nets = next((" ".join(model.loss_nets) for model in self.models if model.name == method), "")
+        driven_by = " ".join(self.driven_by(method))
         # fmt: off
         self.run.add_whole(self.at("score", method), "eval.score:score_method", reads_codec=GENERATED_CODEC,
                        stage=f"score.{self.stage_of(method)}",
                        arguments={"method": self.stage_of(method), "kind": self.kind_of(method),
                                   **({"loss_nets": loss_nets} if loss_nets else {}),
+                                  **({"driven_by": driven_by} if driven_by else {}),
                                   **({} if self.protocol.follows_driving else {"edited": "yes"})},
                        reads=reads, writes=("values",), config={"metrics": "eval.metrics"},
                        resources={"cpu": 1}, packages=("opencv-python",))  # SSIM

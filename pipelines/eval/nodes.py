@@ -72,6 +72,7 @@ def add_evaluation_nodes(run: GraphBuilder, checkpoints: Mapping[str, Mapping[st
             name=name, spec=spec, reads=spec.driving_reads(section), nets=spec.inference_nets(section),
             loss_nets=training_loss_nets(config, name),
             kind="released" if section.weights else "trained", checkpoints=checkpoints[name],
+            driven_by=spec.driven_by(section),
         ))  # fmt: skip
     if twice := sorted(set(config.models) & set(config.eval.methods)):
         raise UserError(f"eval.methods.{twice[0]} has the name of a model of the run; choose another")

@@ -36,6 +36,8 @@ class EvaluatedModelSpec(Struct, frozen=True, kw_only=True):
     loss_nets: tuple[str, ...]
     """Those that the losses of its training use; of released weights nobody says."""
     kind: MethodKind
+    driven_by: tuple[str, ...] = ("frames",)
+    """What it is given of what it is to do: frames, sound or both."""
     checkpoints: Mapping[str, str]
     """Role, as inference knows it -> the node that publishes it."""
 
@@ -84,6 +86,12 @@ class ProtocolNodes(Struct, frozen=True):
         if method in self.run.config.eval.methods:
             return "external"
         return next((model.spec.name for model in self.models if model.name == method), method)
+
+    def driven_by(self, method: str) -> tuple[str, ...]:
+        """Nothing, of a baseline."""
+        if method in self.run.config.eval.methods:
+            return self.run.config.eval.methods[method].driven_by
+        return next((model.driven_by for model in self.models if model.name == method), ())
 
     def kind_of(self, method: str) -> MethodKind:
         for model in self.models:

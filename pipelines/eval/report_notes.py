@@ -53,6 +53,23 @@ def reference_note(one: ProtocolResults, metric: str) -> str:
     return f'<span class="ci">against {escape_html(REFERENCE_TEXTS[reference])}</span>'
 
 
+def groups_of_rivals(one: ProtocolResults) -> list[list[str]]:
+    """Models that are given the same of what they are to do: who hears alone is not ranked with who sees the
+    driving frames."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for model in one.models:
+        sees = "frames" in one.summaries[model].driven_by
+        groups.setdefault(("frames",) if sees else ("sound",), []).append(model)
+    return list(groups.values())
+
+
+def driven_by_note(one: ProtocolResults, model: str) -> str:
+    """What a model is given, where one of the protocol's hears."""
+    if not any("sound" in one.summaries[other].driven_by for other in one.models):
+        return ""
+    return f"; given {escape_html(' and '.join(one.summaries[model].driven_by))}"
+
+
 def loss_net_note(one: ProtocolResults) -> str:
     """Which models were trained against which of the nets that judge them."""
     found: dict[str, dict[str, None]] = {}

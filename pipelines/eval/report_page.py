@@ -176,12 +176,14 @@ def _part_of_table(one: ProtocolResults, own: bool, names: Sequence[str]) -> str
         unit = f" [{metric.unit}]" if metric.unit and metric.unit != "[0,1]" else ""
         arrow = f"{escape_html(unit)}&nbsp;{'↑' if metric.better == 'up' else '↓'}"
         heads.append(f"{escape_html(metric.title)}{arrow}{notes.reference_note(one, name)}")
-    best = {name: _best(one, name, own) for name in names}
+    groups = notes.groups_of_rivals(one)
     rows = []
     for model in one.models:
-        cells = "".join(_cell(one.find_record(n, model, own), best[n]) for n in names)
+        rivals = next(group for group in groups if model in group)
+        cells = "".join(_cell(one.find_record(n, model, own), _best(one, n, own, rivals)) for n in names)
         tags = _tags(one.provenance.get(model, {}))
-        kind = f'<span class="ci">{METHOD_KIND_TEXTS[one.summaries[model].kind]}</span>'
+        given = notes.driven_by_note(one, model)
+        kind = f'<span class="ci">{METHOD_KIND_TEXTS[one.summaries[model].kind]}{given}</span>'
         rows.append(f'<tr class="model"><td>{escape_html(model)}{kind}{tags}</td>{cells}</tr>')
     for method, meaning in BASELINE_TEXTS.items():
         if method not in one.summaries:
@@ -189,7 +191,9 @@ def _part_of_table(one: ProtocolResults, own: bool, names: Sequence[str]) -> str
         cells = "".join(
             _cell(
                 one.find_record(n, method, own),
-                best[n] if method == COPY_METHOD and not notes.is_against_source(one, n) else None,
+                _best(one, n, own, one.models)
+                if method == COPY_METHOD and not notes.is_against_source(one, n)
+                else None,
             )
             for n in names
         )
@@ -202,10 +206,10 @@ def _part_of_table(one: ProtocolResults, own: bool, names: Sequence[str]) -> str
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _best(one: ProtocolResults, name: str, own: bool) -> float | None:
-    """Of the models and the copied source that have a value in nearly all frames; None where fewer than two
+def _best(one: ProtocolResults, name: str, own: bool, models: Sequence[str]) -> float | None:
+    """Of some models and the copied source that have a value in nearly all frames; None where fewer than two
     have. The copied source does not count where frames are compared with the source."""
-    rivals = one.models if notes.is_against_source(one, name) else (COPY_METHOD, *one.models)
+    rivals = models if notes.is_against_source(one, name) else (COPY_METHOD, *models)
     records = [one.find_record(name, method, own) for method in rivals]
     values = [r.value for r in records if r and r.value is not None and not r.often_missing]
     if len(values) < 2:

@@ -80,6 +80,8 @@ class ScoredMethod:
     """Upstream node -> artifact key."""
     loss_nets: list[str] = field(default_factory=list)
     """Nets that the losses of the model's training used."""
+    driven_by: list[str] = field(default_factory=list)
+    """What the method is given of what it is to do: frames, sound or both; nothing, of a baseline."""
     weights: dict[str, str] = field(default_factory=dict)
     """Of those that the features were computed with: id -> sha256."""
 
@@ -95,12 +97,17 @@ class PairScores:
 
 
 def score_method(
-    ctx: NodeContext, method: str, kind: MethodKind, loss_nets: str = "", edited: str = ""
+    ctx: NodeContext,
+    method: str,
+    kind: MethodKind,
+    loss_nets: str = "",
+    driven_by: str = "",
+    edited: str = "",
 ) -> None:
     """The whole node: values.parquet, metrics.json, summary.json and centres.json. Inputs: `pairs`, their
     table; `generated` and `<feature>` of the method; `truth` or, without one, `driving`; and of each method
-    that is a metric's reference `<reference>` and `<reference>.<feature>`. loss_nets: names, with spaces
-    between them. edited: not empty where heads are not to do what the driving frames do."""
+    that is a metric's reference `<reference>` and `<reference>.<feature>`. loss_nets, driven_by: names, with
+    spaces between them. edited: not empty where heads are not to do what the driving frames do."""
     table = read_pairs(ctx.inputs["pairs"].path(PAIRS_FILE))
     people = {pair.id: clip_identity(pair.source_clip) for pair in table}
     driving_people = {pair.id: clip_identity(pair.driving_clip) for pair in table}
@@ -137,6 +144,7 @@ def score_method(
         frames=count_scored_frames(values),
         inputs={artifact.node: artifact.key for artifact in ctx.inputs.values()},
         loss_nets=list(trained_with),
+        driven_by=driven_by.split(),
         weights=weights,
     )
     write_json(ctx.out / SUMMARY_FILE, asdict(summary))

@@ -355,7 +355,9 @@ def test_frames_of_other_code_are_a_method_beside_the_models():
     graph = graph_of("eval.methods.theirs.folder=/frames", *CROSS, "eval.methods.theirs.protocols=[self]")
     node = graph["generate.theirs.self"]
     assert (node.stage, set(node.reads)) == ("generate.external", {"pairs"})
-    assert graph["score.theirs.self"].arguments == {"method": "external", "kind": "external"}
+    assert graph["score.theirs.self"].arguments == {
+        "method": "external", "kind": "external", "driven_by": "frames"
+    }  # fmt: skip
     assert "features.theirs.self.landmarks.dlib68" in graph.nodes
     assert "generate.theirs.cross" not in graph.nodes
     assert {"self/theirs/score", "self/theirs/samples"} <= set(graph["report"].reads)

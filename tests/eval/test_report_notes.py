@@ -51,5 +51,27 @@ def test_copying_the_source_is_no_rival_where_frames_are_compared_with_it(one):
         replace(r, value=0.0) if (r.name, r.method) == ("id_l2_dlib", "copy_source") else r
         for r in cross.shared
     ]
-    assert report_page._best(replace(cross, shared=shared), "id_l2_dlib", own=False) == 1.0
+    assert report_page._best(replace(cross, shared=shared), "id_l2_dlib", False, cross.models) == 1.0
     assert "ID L2" not in report_page.model_conclusion(replace(cross, shared=shared), "toy")
+
+
+# --- who is a rival of whom ---------------------------------------------------------------------------------
+def driven(one, **what):
+    summaries = {
+        name: replace(summary, driven_by=what.get(name, [])) for name, summary in one.summaries.items()
+    }
+    return replace(one, summaries=summaries)
+
+
+def test_who_hears_alone_is_not_ranked_with_who_sees_the_driving_frames(one):
+    apart = driven(one, toy=["frames", "sound"], dark=["sound"])
+    assert notes.groups_of_rivals(apart) == [["toy"], ["dark"]]
+    assert notes.groups_of_rivals(driven(one, toy=["frames", "sound"], dark=["frames"])) == [["toy", "dark"]]
+
+
+def test_what_models_are_given_is_said_where_one_hears(one):
+    apart = driven(one, toy=["frames", "sound"], dark=["sound"])
+    assert [notes.driven_by_note(apart, model) for model in one.models] == [
+        "; given frames and sound", "; given sound"
+    ]  # fmt: skip
+    assert notes.driven_by_note(driven(one, toy=["frames"], dark=["frames"]), "toy") == ""

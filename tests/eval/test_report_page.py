@@ -114,7 +114,7 @@ def test_baselines_stand_below_the_models(one):
 
 def cells(one, metric, own=False):
     """Model and copied source -> whether that cell is marked as the best."""
-    best = report_page._best(one, metric, own)
+    best = report_page._best(one, metric, own, one.models)
     methods = (*one.models, "copy_source")
     return {m: " best" in report_page._cell(one.find_record(metric, m, own), best) for m in methods}
 
