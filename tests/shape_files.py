@@ -71,12 +71,13 @@ def filled(net, scheme):
     import torch
 
     state = net.state_dict()
+    slopes = {f"{name}.weight" for name, part in net.named_modules() if isinstance(part, torch.nn.PReLU)}
     for i, name in enumerate(sorted(n for n, t in state.items() if t.is_floating_point())):
         shape, k = state[name].shape, np.arange(state[name].numel(), dtype=np.int64)
         if scheme == "hash":
             v = np.sin((k + 1) * 12.9898 + (i + 1) * 78.233) * 43758.5453
             u, fan = 2 * (v - np.floor(v)) - 1, max(1, int(np.prod(shape[1:])))
-            weight, other = 1 + 0.3 * u, 0.1 * u
+            weight, other = 0.25 + 0.1 * u if name in slopes else 1 + 0.3 * u, 0.1 * u
             many = np.sqrt(3) * np.sqrt(1.6 / fan) * u
         else:  # chirp
             u, fan = np.sin(2 * np.pi * ((k * k) % 10007) / 10007 + i), int(np.prod(shape[1:]))

@@ -150,6 +150,13 @@ NETS: dict[str, NetEntry] = {
     "syncnet": NetEntry(
         "models.perception.speech.syncnet:load_syncnet", ("syncnet",), gpu=True, packages=_TORCH
     ),
+    "irse50": NetEntry("models.perception.faces.irse50:load_irse50", ("irse50",), gpu=True, packages=_TORCH),
+    "arcface_r50": NetEntry(
+        "models.perception.faces.iresnet:load_arcface_r50", ("arcface_r50",), gpu=True, packages=_TORCH
+    ),
+    "arcface_r100": NetEntry(
+        "models.perception.faces.iresnet:load_arcface_r100", ("arcface_r100",), gpu=True, packages=_TORCH
+    ),
     "wav2lip_expert": NetEntry(
         "models.perception.speech.wav2lip_expert:load_wav2lip_expert",
         ("wav2lip_expert",),
@@ -174,6 +181,9 @@ WEIGHTS_CHECKS = {
     "alexnet": "models.perception.alexnet:check_weights_match_id",
     "vgg16": "models.perception.vgg16:check_weights_match_id",
     "inception_fid": "models.perception.inception_fid:check_weights_match_id",
+    "irse50": "models.perception.faces.irse50:check_weights_match_id",
+    "arcface_r50": "models.perception.faces.iresnet:check_weights_match_id",
+    "arcface_r100": "models.perception.faces.iresnet:check_weights_match_id",
 }
 """Weights id -> "module:function" of (id, imported file); it raises InvalidFile for another net's file."""
 
