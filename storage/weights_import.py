@@ -154,7 +154,7 @@ def load_torch_file(source: Path) -> Any:
 
 def one_line_error_message(error: Exception) -> str:
     """What is wrong with the file, without torch's advice on how to load it all the same."""
-    if code := re.search(r"Unsupported global: GLOBAL ([\w.]+)", str(error)):
+    if code := re.search(r"(?i)unsupported global:? (?:GLOBAL )?([\w.]+)", str(error)):
         return f"it calls {code[1]}"
     if isinstance(error, RuntimeError) and str(error):
         return str(error).splitlines()[0]

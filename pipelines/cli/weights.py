@@ -153,7 +153,7 @@ def weights_verify(store: str) -> None:
         name: weight_files.verify_weights(Store(store), one) for name, one in THIRD_PARTY_WEIGHTS.items()
     }
     for name, state in states.items():
-        click.echo(f"{name:<15} {state}")
+        click.echo(f"{name:<{max(map(len, states))}}  {state}")
     if any(state not in ("ok", "missing") for state in states.values()):
         sys.exit(1)
 

@@ -1,6 +1,7 @@
 """Evaluation beyond the clips that a model was trained beside: other corpora, and released weights alone."""
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -100,6 +101,21 @@ def test_released_weights_are_scored_without_a_training_node(copy, tmp_path):
     scores = json.loads(stored(copy, "score.fsrt", "metrics.json").read_text())
     assert {score["name"] for score in scores if score["value"] is not None} >= {"l1", "psnr_frame", "ssim"}
     assert {score["kind"] for score in scores} == {"released"}
+    used = {sha for score in scores if score["value"] is not None for sha in score["weights"].values()}
+    assert {len(sha) for sha in used} == {64}
+
+    weights = copy.store / "weights" / "fsrt_vox.safetensors"
+    bytes_before = weights.read_bytes()
+    weights.write_bytes(bytes_before[:-1] + b"?")
+    planned = copy.call("plan", *args)
+    assert "weights fsrt_vox" in planned.stdout
+    assert "damaged since its import" in planned.stderr
+    assert copy.call("run", *args).returncode == 2
+    verified = copy.call("weights", "verify", "--store", str(copy.store))
+    assert verified.returncode == 1
+    assert re.search(r"^fsrt_vox +sha256 ", verified.stdout, re.M)
+    weights.write_bytes(bytes_before)
+    assert "nothing to do" in copy.call("plan", *args).stdout
 
 
 def test_a_fit_of_another_name_in_another_run_file_computes_nothing(micro, tmp_path):

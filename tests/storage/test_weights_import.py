@@ -115,6 +115,13 @@ def test_what_would_run_something_is_refused_in_every_format_and_runs_nothing(tm
             assert not (folder / "out").exists(), (name, kind)
 
 
+@pytest.mark.parametrize("kind", ["torch zip", "torch legacy", "pickle", "TorchScript"])
+def test_what_a_file_calls_is_named(tmp_path, kind):
+    file = save_malicious(tmp_path, malicious_objects(tmp_path / "ran")["os.system"])[kind]
+    with pytest.raises(InvalidInput, match=r"alone: it calls posix\.system$"):
+        convert_checkpoint_to_safetensors(file, tmp_path / "out")
+
+
 def test_the_same_files_do_run_where_a_reader_trusts_them(tmp_path):
     """So that the test above tests something."""
     for name in malicious_objects(tmp_path):
