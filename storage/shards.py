@@ -46,6 +46,9 @@ clips exist) and the fields below. Plain `webdataset` reads every shard: a membe
 | map_distance | npy | float32 (T,) | of its maps from those of the truth's frame | features.* |
 | inception_features | npy | float32 (T,2048) | FID's Inception before its classifier | features.* |
 | lpips | npy | float32 (T,) | LPIPS of the frame from the truth's | features.* |
+| sync_lips | npy | float32 (W,1024) | SyncNet's, of frames t to t + 4, NaN where no face | features.* |
+| sync_sound | npy | float32 (W,1024) | SyncNet's, of the sound beside them, NaN where none | features.* |
+| loudness | npy | float32 (T,) | root mean square of the sound beside a frame, NaN where none | features.* |
 | needs | json | dict: weights, the id for want of which there is no feature | | features.* |
 
 Of a pair, `frames` (T,S,S,3) are what a method generated, T = 1 of one that shows a single picture, and
@@ -162,6 +165,7 @@ FIELD_EXTENSIONS: dict[str, str] = {  # field -> extension; the docstring above 
     "openness": "npy", "embedding": "npy",
     "head_features": "npy", "block_features": "npy", "map_distance": "npy",
     "inception_features": "npy", "lpips": "npy",
+    "sync_lips": "npy", "sync_sound": "npy", "loudness": "npy",
     "visualization": "npz", "method": "json", "needs": "json",
 }  # fmt: skip
 

@@ -57,6 +57,13 @@ IDENTITY_FEATURE = "identity.dlib_resnet"
 EFFICIENTNET_FEATURE = "imagenet.efficientnet_lite0"
 INCEPTION_PT_FEATURE, INCEPTION_CLEAN_FEATURE = "inception_fid.pt", "inception_fid.clean"
 LPIPS_ALEX_FEATURE, LPIPS_VGG_FEATURE = "lpips.alex", "lpips.vgg"
+LIPS_MESH_FEATURE = "lips.syncnet_mesh"
+LIPS_S3FD_FEATURE = "lips.syncnet_s3fd"
+LIPS_FULL_FRAME_FEATURE = "lips.syncnet_fullframe"
+SPEECH_FEATURE = "speech.syncnet"
+LOUDNESS_FEATURE = "sound.loudness"
+CLIP_SOUND_FIELDS = ("sound", "clip")
+"""Of a clip, what says how it sounds and whether it does."""
 LANDMARKER_WEIGHTS_ID = "dlib_sp68"
 _RESIZED = f"on frames resized to {NET_FRAME_SIZE} px"
 METRIC_FEATURES: dict[str, MetricFeature] = {
@@ -122,6 +129,41 @@ METRIC_FEATURES: dict[str, MetricFeature] = {
         backend="vgg16 + lpips_vgg on frames as they are",
         lack="no frame of 16 px a side",
     ),
+    LIPS_MESH_FEATURE: MetricFeature(
+        fields=("sync_lips",),
+        input_features=(MESH_LANDMARKS_FEATURE,),
+        nets=("syncnet",),
+        light=False,
+        backend="syncnet on faces cropped about 68 points of mesh468_iris",
+    ),
+    LIPS_S3FD_FEATURE: MetricFeature(
+        fields=("sync_lips",),
+        nets=("s3fd", "syncnet"),
+        light=False,
+        backend="syncnet on faces cropped about boxes of s3fd",
+    ),
+    LIPS_FULL_FRAME_FEATURE: MetricFeature(
+        fields=("sync_lips",),
+        nets=("syncnet",),
+        light=False,
+        backend="syncnet on whole frames resized to 224 px",
+    ),
+    SPEECH_FEATURE: MetricFeature(
+        fields=("sync_sound",),
+        driving_fields=CLIP_SOUND_FIELDS,
+        nets=("syncnet",),
+        light=False,
+        backend="syncnet on MFCC of the driving sound",
+        lack="no sound",
+    ),
+    LOUDNESS_FEATURE: MetricFeature(
+        fields=("loudness",),
+        driving_fields=CLIP_SOUND_FIELDS,
+        nets=(),
+        light=True,
+        backend="root mean square of the driving sound, 40 ms a frame",
+        lack="no sound",
+    ),
 }
 
 FEATURE_STAGES = {
@@ -134,6 +176,11 @@ FEATURE_STAGES = {
     INCEPTION_CLEAN_FEATURE: "pipelines.eval.inception_features:compute_inception_features_clean",
     LPIPS_ALEX_FEATURE: "pipelines.eval.lpips_features:compute_lpips_alex",
     LPIPS_VGG_FEATURE: "pipelines.eval.lpips_features:compute_lpips_vgg",
+    LIPS_MESH_FEATURE: "pipelines.eval.sync_features:compute_lips_of_mesh_boxes",
+    LIPS_S3FD_FEATURE: "pipelines.eval.sync_features:compute_lips_of_s3fd_boxes",
+    LIPS_FULL_FRAME_FEATURE: "pipelines.eval.sync_features:compute_lips_of_whole_frames",
+    SPEECH_FEATURE: "pipelines.eval.sync_features:compute_speech",
+    LOUDNESS_FEATURE: "pipelines.eval.sync_features:compute_loudness",
 }
 """Feature -> "module:function" of its keyed stage, whose input has the role `generated`; where there are
 `pair_fields` and the method is not the truth itself, another has the role `truth`. Apart from

@@ -360,11 +360,13 @@ def _why_missing(metric: Metric, method: str, rows: Sequence[FrameValues], needs
 
 def metric_lack(metric: Metric) -> str:
     """What is said of frames without a value."""
-    return "no frame" if metric.feature == FRAMES_FEATURE else METRIC_FEATURES[metric.feature].lack
+    of_feature = "no frame" if metric.feature == FRAMES_FEATURE else METRIC_FEATURES[metric.feature].lack
+    return metric.lack or of_feature
 
 
 def metric_backend(metric: Metric) -> str:
-    return "numpy" if metric.feature == FRAMES_FEATURE else METRIC_FEATURES[metric.feature].backend
+    places = [metric.feature, *([metric.reference_feature] if metric.reference_feature else [])]
+    return ", ".join("numpy" if one == FRAMES_FEATURE else METRIC_FEATURES[one].backend for one in places)
 
 
 def metric_weights_ids(metric: Metric) -> list[str]:

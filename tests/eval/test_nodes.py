@@ -341,7 +341,7 @@ def test_what_takes_less_time_than_a_worker_needs_to_start_gets_few_workers(grap
     light = {name for name in graph.nodes if graph[name].light}
     assert light == {
         *(f"generate.{method}.self" for method in ("truth", "copy_source", "codec")),
-        *(name for name in graph.nodes if name.endswith(".landmarks.dlib68")),
+        *(name for name in graph.nodes if name.endswith((".landmarks.dlib68", ".sound.loudness"))),
     }
 
 

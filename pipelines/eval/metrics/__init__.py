@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipelines.eval.metrics.akd import AKD_METRICS
+from pipelines.eval.metrics.av_sync import SYNC_METRICS
 from pipelines.eval.metrics.blink import BLINK_AGREEMENT_METRIC, BLINK_F1_METRIC, BLINK_IRIS_METRIC
 from pipelines.eval.metrics.fid import FID_METRICS
 from pipelines.eval.metrics.frechet import FD_EFFLITE0_B15_METRIC, FD_EFFLITE0_METRIC
@@ -13,6 +14,10 @@ from pipelines.eval.metrics.lmd import LMD_METRICS
 from pipelines.eval.metrics.lpips import LPIPS_METRICS
 from pipelines.eval.metrics.mesh import POSE_MESH_METRIC
 from pipelines.eval.metrics.metric import FrameSums, Metric, sum_frame_values
+from pipelines.eval.metrics.mouth_sound import (
+    MOUTH_SOUND_CORRELATION_MESH_METRIC,
+    MOUTH_SOUND_LAG_MESH_METRIC,
+)
 from pipelines.eval.metrics.nme import NME_METRICS
 from pipelines.eval.metrics.perceptual import LPIPS_EFFLITE0_UNLEARNED_METRIC
 from pipelines.eval.metrics.psnr import PSNR_FRAME_MEAN_METRIC, PSNR_POOLED_METRIC
@@ -47,6 +52,9 @@ METRICS: dict[str, Metric] = {
         FD_EFFLITE0_METRIC,
         FD_EFFLITE0_B15_METRIC,
         *KID_METRICS,
+        *SYNC_METRICS,
+        MOUTH_SOUND_CORRELATION_MESH_METRIC,
+        MOUTH_SOUND_LAG_MESH_METRIC,
     )
 }
 DEFAULT_METRICS = tuple(name for name, metric in METRICS.items() if not metric.on_request)

@@ -89,6 +89,8 @@ class Metric(Struct, frozen=True, kw_only=True):
     mouth; "" = the same."""
     reference_field: str = ""
     """Which of that feature's fields."""
+    lack: str = ""
+    """What is said of frames or pairs without a value, where that is not just the feature's lack."""
     on_request: bool = False
     """Left out unless `eval.metrics` names it: another form of a metric that is there without being asked
     for, or a feature that costs as much as all the others."""
