@@ -49,6 +49,7 @@ clips exist) and the fields below. Plain `webdataset` reads every shard: a membe
 | sync_lips | npy | float32 (W,1024) | SyncNet's, of frames t to t + 4, NaN where no face | features.* |
 | sync_sound | npy | float32 (W,1024) | SyncNet's, of the sound beside them, NaN where none | features.* |
 | loudness | npy | float32 (T,) | root mean square of the sound beside a frame, NaN where none | features.* |
+| logits | npy | float32 (T // 16,400) | I3D's of 16 frames, one row of NaN of fewer | features.* |
 | needs | json | dict: weights, the id for want of which there is no feature | | features.* |
 
 Of a pair, `frames` (T,S,S,3) are what a method generated, T = 1 of one that shows a single picture, and
@@ -165,7 +166,7 @@ FIELD_EXTENSIONS: dict[str, str] = {  # field -> extension; the docstring above 
     "openness": "npy", "embedding": "npy",
     "head_features": "npy", "block_features": "npy", "map_distance": "npy",
     "inception_features": "npy", "lpips": "npy",
-    "sync_lips": "npy", "sync_sound": "npy", "loudness": "npy",
+    "sync_lips": "npy", "sync_sound": "npy", "loudness": "npy", "logits": "npy",
     "visualization": "npz", "method": "json", "needs": "json",
 }  # fmt: skip
 

@@ -62,6 +62,9 @@ LIPS_S3FD_FEATURE = "lips.syncnet_s3fd"
 LIPS_FULL_FRAME_FEATURE = "lips.syncnet_fullframe"
 SPEECH_FEATURE = "speech.syncnet"
 LOUDNESS_FEATURE = "sound.loudness"
+I3D_FEATURE = "video.i3d_k400"
+I3D_WINDOW = 16
+"""Frames of a video that FVD compares."""
 CLIP_SOUND_FIELDS = ("sound", "clip")
 """Of a clip, what says how it sounds and whether it does."""
 LANDMARKER_WEIGHTS_ID = "dlib_sp68"
@@ -164,6 +167,14 @@ METRIC_FEATURES: dict[str, MetricFeature] = {
         backend="root mean square of the driving sound, 40 ms a frame",
         lack="no sound",
     ),
+    I3D_FEATURE: MetricFeature(
+        fields=("logits",),
+        window=I3D_WINDOW,
+        nets=("i3d_k400",),
+        light=False,
+        backend="i3d_k400 on frames resized to 224 px",
+        lack="fewer frames than a window",
+    ),
 }
 
 FEATURE_STAGES = {
@@ -181,6 +192,7 @@ FEATURE_STAGES = {
     LIPS_FULL_FRAME_FEATURE: "pipelines.eval.sync_features:compute_lips_of_whole_frames",
     SPEECH_FEATURE: "pipelines.eval.sync_features:compute_speech",
     LOUDNESS_FEATURE: "pipelines.eval.sync_features:compute_loudness",
+    I3D_FEATURE: "pipelines.eval.video_features:compute_i3d_logits",
 }
 """Feature -> "module:function" of its keyed stage, whose input has the role `generated`; where there are
 `pair_fields` and the method is not the truth itself, another has the role `truth`. Apart from

@@ -7,6 +7,7 @@ from pipelines.eval.metrics.av_sync import SYNC_METRICS
 from pipelines.eval.metrics.blink import BLINK_AGREEMENT_METRIC, BLINK_F1_METRIC, BLINK_IRIS_METRIC
 from pipelines.eval.metrics.fid import FID_METRICS
 from pipelines.eval.metrics.frechet import FD_EFFLITE0_B15_METRIC, FD_EFFLITE0_METRIC
+from pipelines.eval.metrics.fvd import FVD16_I3D400_METRIC
 from pipelines.eval.metrics.identity import CSIM_DLIB_CENTRED_METRIC, ID_L2_DLIB_METRIC
 from pipelines.eval.metrics.kid import KID_METRICS
 from pipelines.eval.metrics.l1 import L1_METRIC
@@ -52,6 +53,7 @@ METRICS: dict[str, Metric] = {
         FD_EFFLITE0_METRIC,
         FD_EFFLITE0_B15_METRIC,
         *KID_METRICS,
+        FVD16_I3D400_METRIC,
         *SYNC_METRICS,
         MOUTH_SOUND_CORRELATION_MESH_METRIC,
         MOUTH_SOUND_LAG_MESH_METRIC,

@@ -15,9 +15,9 @@ from pipelines.eval.metrics.metric import Metric, is_present_per_frame
 from pipelines.eval.metrics.moments import FeatureMoments
 
 
-def frechet_distance(first: FeatureMoments, second: FeatureMoments) -> float:
-    """|m1 - m2|^2 + tr(S1 + S2 - 2 sqrt(S1 S2)), of unbiased covariances; NaN where a set has fewer than two
-    vectors.
+def frechet_distance(first: FeatureMoments, second: FeatureMoments, ddof: int = 1) -> float:
+    """|m1 - m2|^2 + tr(S1 + S2 - 2 sqrt(S1 S2)), of covariances over n - ddof; NaN where a set has fewer than
+    two vectors.
 
     tr sqrt(S1 S2) is the sum of the square roots of the eigenvalues of R S2 R, R = sqrt(S1): symmetric
     matrices alone, so that nothing is complex and singular covariances do no harm.
@@ -25,7 +25,7 @@ def frechet_distance(first: FeatureMoments, second: FeatureMoments) -> float:
     if min(first.n, second.n) < 2:
         return float("nan")
     difference = first.mean - second.mean
-    covariance, other = first.covariance, second.covariance
+    covariance, other = (one.covariance * ((one.n - 1) / (one.n - ddof)) for one in (first, second))
     root = _symmetric_square_root(covariance)
     eigenvalues = np.linalg.eigvalsh(root @ other @ root)
     trace = np.trace(covariance) + np.trace(other) - 2 * np.sqrt(eigenvalues.clip(0)).sum()
