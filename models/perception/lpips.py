@@ -74,7 +74,7 @@ class Lpips:
         self.move_to(torch.device(how.device), torch.float32)
 
     def move_to(self, device: torch.device, dtype: torch.dtype) -> None:
-        self._trunk = self._trunk.to(device, dtype)
+        self._trunk = self._trunk.to(device, dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._heads = [head.to(device, dtype) for head in self._heads]
         self._shift, self._scale = self._shift.to(device, dtype), self._scale.to(device, dtype)
 
