@@ -94,6 +94,10 @@ class MetricRecord:
     """Why there is no value."""
     needs: str = ""
     """Id of the weights, or what else, for want of which there is none."""
+    counts: Literal["frames", "pairs"] = "frames"
+    """What `n`, `missing` and `undetected` are of."""
+    lack: str = "no face"
+    """What is said of those without a value."""
     provenance: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -229,6 +233,8 @@ def _record(
         protocol=protocol,
         note=note,
         needs=needs,
+        counts=metric.counts,
+        lack=metric_lack(metric),
         provenance=dict(method.provenance),
     )
 

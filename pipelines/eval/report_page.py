@@ -101,7 +101,7 @@ def model_conclusion(one: ProtocolResults, model: str) -> str:
     won = [METRICS[d.metric].title for d in against if d.first_is_better and d.metric not in missing]
     lost = [METRICS[d.metric].title for d in against if not d.first_is_better and d.metric not in missing]
     text = (
-        f"<b>{escape_html(model)}</b> beats copying the source frame on {len(won)} of "
+        f"<b>{escape_html(model)}</b> ({escape_html(one.name)}) beats copying the source on {len(won)} of "
         f"{len(won) + len(lost)} metrics"
     )
     text += f" ({escape_html(', '.join(won))})" if won else ""
@@ -144,7 +144,8 @@ def _tags(provenance: Mapping[str, str]) -> str:
 def _results(one: ProtocolResults) -> str:
     """A protocol's tables: all methods on shared frames, each on its own, and two by two."""
     about = one.about
-    head = f'<p class="small id"><code>{escape_html(about.protocol)}</code></p>'
+    head = f"<h3>{escape_html(one.name)}</h3>"
+    head += f'<p class="small id"><code>{escape_html(about.protocol)}</code></p>'
     head += f'<p class="soft small">{escape_html(scored_frames_caption(about.frames, about.lossless))}</p>'
     if not one.shared:
         nothing = "No metric of this run applies without a ground truth."
@@ -273,7 +274,7 @@ def _spread(comparisons: Sequence[ProtocolResults]) -> str:
     for one in comparisons:
         if charts := [chart for name in one.metric_names if (chart := _chart(one, name))]:
             if len(comparisons) > 1:
-                parts.append(f'<p class="small id"><code>{escape_html(one.about.protocol)}</code></p>')
+                parts.append(f"<h3>{escape_html(one.name)}</h3>")
             parts.append(f'<div class="charts">{"".join(charts)}</div>')
     return DOTS_NOTE + "".join(parts) if parts else ""
 
@@ -323,7 +324,7 @@ def _samples_of(one: ProtocolResults, model: str) -> str:
         "</figcaption></figure>"
     )
     tags = _tags(one.provenance.get(model, {}))
-    name = "" if one.about.has_truth else f" ({escape_html(one.name)})"
+    name = f" ({escape_html(one.name)})"
     return f'<h3>{escape_html(model)}{name} {tags}</h3><div class="media">{grid}{videos}</div>'
 
 
@@ -374,7 +375,7 @@ def _provenance_of(one: ProtocolResults, model: str) -> str:
     }
     command = f"<code>reenact why RUN.yaml score.{escape_html(model)}.{escape_html(one.name)}</code>"
     trace = f'<p class="soft small">{command} explains what each key is made of.</p>'
-    return f"<h3>{escape_html(model)}</h3>{render_facts(rows)}{trace}"
+    return f"<h3>{escape_html(model)} ({escape_html(one.name)})</h3>{render_facts(rows)}{trace}"
 
 
 def _glossary(comparisons: Sequence[ProtocolResults]) -> str:

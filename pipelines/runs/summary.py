@@ -23,9 +23,10 @@ def summary_lines(store_uri: str, plans: Mapping[str, NodePlan]) -> Iterator[str
     """Tables of figures, the pages, and how to open MLflow."""
     report = plans.get("report")
     tables = _by_protocol(report.artifact) if report and report.artifact else _by_method(plans)
-    for records, frames in tables:
+    for name, records, frames in tables:
+        head = [f"protocol {name}"] if len(tables) > 1 else []
         about = [f"  frames of the clips: {frames}"] if frames else []
-        yield "\n" + "\n".join([*format_score_table(records), *about])
+        yield "\n" + "\n".join([*head, *format_score_table(records), *about])
     if report and report.artifact:
         yield f"\nreport  {report.artifact.uri('report.html')}"
     if (corpus := plans.get("corpus")) and corpus.artifact:
@@ -33,22 +34,23 @@ def summary_lines(store_uri: str, plans: Mapping[str, NodePlan]) -> Iterator[str
     yield f"MLflow  reenact ui{format_store_option(store_uri)}   # then open http://127.0.0.1:5000"
 
 
-def _by_protocol(report: Artifact) -> list[tuple[Records, str]]:
+def _by_protocol(report: Artifact) -> list[tuple[str, Records, str]]:
     """All methods of a protocol, each on its own frames: a method that shows no face anywhere takes nothing
-    from the others. The report has the frames that all of them share too. Beside them what the frames of the
-    clips have been through."""
-    protocols = json.loads(report.path("report.json").read_text())["protocols"].values()
-    return [(one["own"], one.get("frames", "")) for one in protocols if one["own"]]
+    from the others. The report has the frames that all of them share too. Before them the protocol's name,
+    after them what the frames of the clips have been through."""
+    protocols = json.loads(report.path("report.json").read_text())["protocols"]
+    return [(name, one["own"], one.get("frames", "")) for name, one in protocols.items() if one["own"]]
 
 
-def _by_method(plans: Mapping[str, NodePlan]) -> list[tuple[Records, str]]:
+def _by_method(plans: Mapping[str, NodePlan]) -> list[tuple[str, Records, str]]:
     """Each method alone, of a run that does not go as far as the report."""
-    found: list[tuple[Records, str]] = []
+    found: list[tuple[str, Records, str]] = []
     for name, plan in plans.items():
         if name.startswith("score.") and plan.artifact:
             records = json.loads(plan.artifact.path("metrics.json").read_text())
-            own = [record | {"method": name.split(".")[1]} for record in records]  # as the run calls it
-            found.append((own, ""))
+            _, method, protocol = name.split(".")
+            own = [record | {"method": method} for record in records]  # as the run calls it
+            found.append((protocol, own, ""))
     return found
 
 
@@ -80,12 +82,15 @@ def _notes(records: Records, models: Sequence[str]) -> list[str]:
         f"  {r['method']}: {describe_provenance(r['provenance'])}" for r in records if r.get("provenance")
     ]
     about_metrics: dict[str, dict[str, None]] = {}
-    methods_of: dict[tuple[str, int, int], list[str]] = {}
+    methods_of: dict[tuple[str, str, str], list[str]] = {}
     for r in records:
         if r.get("missing") and r["value"] is not None:
-            methods_of.setdefault((r["name"], r["n"], r["missing"]), []).append(r["method"])
-    for (name, n, missing), methods in methods_of.items():
-        text = f"over {n} of {n + missing} frames of {', '.join(methods)}, there is no face in the others"
+            count = f"over {r['n']} of {r['n'] + r['missing']} {r.get('counts', 'frames')}"
+            lack = f"there is {r.get('lack', 'no face')} in"
+            why = lack if r.get("undetected", 1) else "it has no value of"
+            methods_of.setdefault((r["name"], count, why), []).append(r["method"])
+    for (name, count, why), methods in methods_of.items():
+        text = f"{count} of {', '.join(methods)}, {why} the others"
         about_metrics.setdefault(text, {})[name] = None
     trained_through: dict[tuple[str, str], list[str]] = {}
     for r in records:

@@ -238,5 +238,5 @@ def test_models_differ_in_colour_and_the_copied_source_is_grey(one):
 def test_the_verdict_counts_the_metrics_that_the_model_wins(one):
     text = report_page.model_conclusion(one, "toy")
     won = sum(d.first_is_better for d in one.differences if (d.first, d.second) == ("toy", "copy_source"))
-    assert f"beats copying the source frame on {won} of 17 metrics (L1, PSNR, " in text
+    assert f"(self) beats copying the source on {won} of 17 metrics (L1, PSNR, " in text
     assert "an indication, not a finding" in text

@@ -84,6 +84,7 @@ BLINK_F1_METRIC = Metric(
     name="blink_f1_iris", title="Blinks (iris)", variant="f1_of_runs_within_2_frames", better="up", unit="",
     per_frame=is_present_per_frame,
     per_clip=blink_f1, feature=MESH_LANDMARKS_FEATURE, field="openness", cross_reference="driving",
+    lack="no blink",
     meaning="F1 of blinks that meet one of the other face within 2 frames; of clips in which either face "
     "blinks",
 )  # fmt: skip
