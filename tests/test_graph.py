@@ -53,6 +53,7 @@ def test_the_nodes_are_those_of_the_design(graph):
           for feature in ("landmarks.dlib68", "landmarks.mesh468_iris", "identity.dlib_resnet",
                           "imagenet.efficientnet_lite0")
           for method in ("fsrt", "headgan", "copy_source", "codec", "truth")),
+        "features.truth.self.sound.loudness",
         *(f"score.{method}.self" for method in ("fsrt", "headgan", "copy_source", "codec")), "report",
     ]  # fmt: skip
 
