@@ -31,6 +31,7 @@ from pipelines.cli.options import (
     add_data_limit_setting,
     add_help_example,
 )  # fmt: skip
+from pipelines.cli.pairs import pairs
 from pipelines.cli.shards import shards
 from pipelines.cli.weights import weights
 from pipelines.errors import UserError, error_meaning, write_user_output_file
@@ -361,7 +362,7 @@ def add_click_command(command: click.Command) -> None:
             one.callback = report_errors_in_one_line(one.callback)
 
 
-for command in (animate, jobs, logs, shards, stop, submit, weights):
+for command in (animate, jobs, logs, pairs, shards, stop, submit, weights):
     add_click_command(command)
 
 if __name__ == "__main__":
