@@ -60,6 +60,9 @@ nobody looked), sharpness (median variance of the face's Laplacian), audible (sh
 has_sound, side (of the crop in the recording), dropped (reject code -> tracks of the recording that make no
 clip), box_frame ([width, height] of the frame that the source's boxes are in, where it was found out).
 
+Beside them `method` of the landmark warp has frames_without_landmarks, driving frames that show the pose of
+another.
+
 `jpgs` packs a clip's frames in one member: uint32 count, count+1 uint32 offsets relative to the end of that
 header, then the JPEG files (little endian). Runs may ask for `pngs` (the same with PNG files) or `mp4`
 (H.264 in short GOPs) instead; `storage.frame_codec.decode_frames` is all a reader needs.

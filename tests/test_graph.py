@@ -47,14 +47,15 @@ def test_the_nodes_are_those_of_the_design(graph):
         "views.truth", "identity_check", "corpus",
         "train.fsrt.keypoints", "train.fsrt.warmup", "train.fsrt.perceptual", "train.fsrt.adversarial",
         "train.headgan.adversarial", "train.headgan.decay", "pairs.self",
-        *(f"generate.{method}.self" for method in ("truth", "copy_source", "codec", "fsrt", "headgan")),
+        *(f"generate.{method}.self"
+          for method in ("truth", "copy_source", "warp", "codec", "fsrt", "headgan")),
         *(f"samples.{model}.self" for model in ("fsrt", "headgan")),
         *(f"features.{method}.self.{feature}"
           for feature in ("landmarks.dlib68", "landmarks.mesh468_iris", "identity.dlib_resnet",
                           "imagenet.efficientnet_lite0")
-          for method in ("fsrt", "headgan", "copy_source", "codec", "truth")),
+          for method in ("fsrt", "headgan", "copy_source", "warp", "codec", "truth")),
         "features.truth.self.sound.loudness",
-        *(f"score.{method}.self" for method in ("fsrt", "headgan", "copy_source", "codec")), "report",
+        *(f"score.{method}.self" for method in ("fsrt", "headgan", "copy_source", "warp", "codec")), "report",
     ]  # fmt: skip
 
 

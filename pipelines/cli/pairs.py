@@ -49,13 +49,13 @@ def pairs(
     if method is None:
         families = {role: artifact(node).open_family() for role, node in published.input_nodes.items()}
         inputs = export.PairInputs(size=session.config.eval.active_protocols[name].size, **families)
-        write, lacking = partial(export.export_pair_inputs, inputs=inputs, folder=folder), "sound"
+        write, missing = partial(export.export_pair_inputs, inputs=inputs, folder=folder), "sound"
     else:
         generated = artifact(published.method_node).open_family()
-        write, lacking = partial(export.export_pair_frames, generated=generated, folder=folder), "frames"
+        write, missing = partial(export.export_pair_frames, generated=generated, folder=folder), "frames"
     export.make_export_folder(folder)
     export.export_pair_list(table.path(PAIR_LIST_FILE), folder)
     with click.progressbar(listed, label="pairs") as bar:
         without = [pair_file_name(pair.id) for pair in bar if not write(pair)]
-    for line in export.describe_export(name, len(listed), folder, lacking, without):
+    for line in export.describe_export(name, len(listed), folder, missing, without):
         click.echo(line)

@@ -5,11 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipelines.eval.methods import CODEC_METHOD, COPY_METHOD
+from pipelines.eval.methods import (
+    CODEC_METHOD,
+    COPY_METHOD,
+    MEAN_MOUTH_METHOD,
+    RANDOM_MOUTH_METHOD,
+    WARP_METHOD,
+)
 from pipelines.figures.picture_grids import ERROR_MAP_GAIN
 
 BASELINE_TEXTS: dict[str, str] = {
     COPY_METHOD: "the source frame, unchanged: what a model must beat",
+    WARP_METHOD: "the source frame, bent so that its landmarks lie as the driving ones, piecewise affine",
+    MEAN_MOUTH_METHOD: "the driving frames with the mean of their mouths: what is reached by hearing nothing",
+    RANDOM_MOUTH_METHOD: "the driving frames, each with the mouth of another: a mouth that moves, but not so",
     CODEC_METHOD: "the ground truth through our MP4 (H.264 crf 18): as good as a video file can look",
 }
 LOSSLESS_FRAMES_TEXT = (

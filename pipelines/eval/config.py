@@ -7,12 +7,13 @@ from typing import ClassVar, Literal
 
 from msgspec import Struct, field
 
-from pipelines.eval.methods import METHOD_FUNCTIONS
+from pipelines.eval.methods import LANDMARK_METHOD_FUNCTIONS, METHOD_FUNCTIONS
 from pipelines.eval.metrics import DEFAULT_METRICS, METRICS
 from pipelines.eval.protocols import EvaluationProtocol
 from pipelines.eval.scored_frames import CLIPS_FAMILY, VIEW_FAMILY_PREFIX, check_scored_family_name
 from storage.uris import ExpandedPath
 
+OWN_METHODS = (*METHOD_FUNCTIONS, *LANDMARK_METHOD_FUNCTIONS)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
@@ -57,8 +58,8 @@ class EvalConfig(Struct, frozen=True, kw_only=True):
         if unknown or not self.metrics:
             raise ValueError(f"metrics {list(self.metrics)}: expected some of {', '.join(METRICS)}")
         for name, method in self.methods.items():
-            if not _NAME.fullmatch(name) or name in METHOD_FUNCTIONS:
-                others = ", ".join(METHOD_FUNCTIONS)
+            if not _NAME.fullmatch(name) or name in OWN_METHODS:
+                others = ", ".join(OWN_METHODS)
                 raise ValueError(
                     f"methods.{name}: expected letters, digits and _, a letter first, and none of {others}"
                 )

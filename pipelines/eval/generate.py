@@ -2,10 +2,11 @@
 
 Methods are the run's models, and what they are compared with: the truth (the driving frames at the judged
 size, of protocols that have one), `copy_source` (the source frame, unchanged), `codec` (the truth through our
-own MP4) and `source_clip` (all frames of the clip that the source is from, of protocols without a truth). All
-are scored at the protocol's size: pictures of another size are resized, by area averages where they shrink,
-and everything is rounded to 8 bit, as a user would save it. The frames that all of them begin with, truth
-included, are the clips' as they are stored, or lossless (scored_frames.py).
+own MP4), `source_clip` (all frames of the clip that the source is from, of protocols without a truth), and
+what landmarks alone give (landmark_baselines.py). All are scored at the protocol's size: pictures of another
+size are resized, by area averages where they shrink, and everything is rounded to 8 bit, as a user would save
+it. The frames that all of them begin with, truth included, are the clips' as they are stored, or lossless
+(scored_frames.py).
 
 T = driving frames of a pair, S = the scored size, I = a model's own image size.
 """
@@ -72,7 +73,7 @@ def generate_frames(
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
     """A model drives one pair. nets: `model`, and the perception nets that it needs."""
-    pair, source, driving = _pair_of(inputs)
+    pair, source, driving = read_pair_clips(inputs)
     model = cast("EvaluatedModel", nets["model"])
     reenactor = model.load_reenactor(nets, "cuda" if runtime.use_gpu else "cpu")
     transfers = motion_transfers(config)
@@ -95,7 +96,7 @@ def driving_frames(
     runtime: object = None,
 ) -> Iterator[Sample]:
     """The driving frames themselves."""
-    pair, _, driving = _pair_of(inputs)
+    pair, _, driving = read_pair_clips(inputs)
     yield {
         "__key__": pair.id,
         "frames": encode_frames_as_png(_at_size(driving, pair.driving_frames, config.size)),
@@ -109,7 +110,7 @@ def copy_source(
     runtime: object = None,
 ) -> Iterator[Sample]:
     """The first source frame: one picture, which stands for every driving frame."""
-    pair, source, _ = _pair_of(inputs)
+    pair, source, _ = read_pair_clips(inputs)
     yield {
         "__key__": pair.id,
         "frames": encode_frames_as_png(_at_size(source, pair.source_frames[:1], config.size)),
@@ -124,7 +125,7 @@ def source_clip_frames(
 ) -> Iterator[Sample]:
     """Frames of the clip that the source is from, as many and as far apart as driving frames would be: what
     that person really looks like."""
-    pair, source, _ = _pair_of(inputs)
+    pair, source, _ = read_pair_clips(inputs)
     frames = driving_indices(source.length, config.frame_stride, config.max_frames, [])
     yield {"__key__": pair.id, "frames": encode_frames_as_png(_at_size(source, frames, config.size))}
 
@@ -137,7 +138,7 @@ def codec(
 ) -> Iterator[Sample]:
     """The driving frames after one trip through the MP4 that we write: what a perfect model's video
     scores."""
-    pair, _, driving = _pair_of(inputs)
+    pair, _, driving = read_pair_clips(inputs)
     frames = reencode_frames(_at_size(driving, pair.driving_frames, config.size))
     yield {"__key__": pair.id, "frames": encode_frames_as_png(frames)}
 
@@ -208,7 +209,7 @@ def encode_frames_as_png(frames: np.ndarray) -> EncodedFrames:
     return encode_images(frames, "png")
 
 
-def _pair_of(inputs: Mapping[str, FamilySamples]) -> tuple[ClipPair, PairClip, PairClip | DubbedClip]:
+def read_pair_clips(inputs: Mapping[str, FamilySamples]) -> tuple[ClipPair, PairClip, PairClip | DubbedClip]:
     """-> the pair, its source clip and its driving clip, which has the sound of the pair."""
     pair = ClipPair.from_row(cast("PairRow", inputs[PAIRS_ROLE][0]))
     clips = clips_of_pair(pair.source_clip, pair.driving_clip, inputs, [PAIRS_ROLE], pair.sound_clip)

@@ -35,7 +35,9 @@ TRUTH_METHOD, DRIVING_METHOD = "truth", "driving"
 SOURCE_CLIP_METHOD = "source_clip"
 """All frames of the clip that the source is from: how that person really looks."""
 COPY_METHOD, CODEC_METHOD = "copy_source", "codec"
-BASELINE_METHODS = (COPY_METHOD, CODEC_METHOD)
+WARP_METHOD, MEAN_MOUTH_METHOD, RANDOM_MOUTH_METHOD = "warp", "mean_mouth", "random_mouth"
+BASELINE_METHODS = (COPY_METHOD, WARP_METHOD, MEAN_MOUTH_METHOD, RANDOM_MOUTH_METHOD, CODEC_METHOD)
+"""In the order of tables; which of them a protocol has is said in nodes.py."""
 METHOD_FUNCTIONS = {
     TRUTH_METHOD: "driving_frames",
     DRIVING_METHOD: "driving_frames",
@@ -44,6 +46,12 @@ METHOD_FUNCTIONS = {
     CODEC_METHOD: "codec",
 }
 """Method that is no model -> its function in pipelines/eval/generate.py."""
+LANDMARK_METHOD_FUNCTIONS = {
+    WARP_METHOD: "warp_source",
+    MEAN_MOUTH_METHOD: "mean_mouth",
+    RANDOM_MOUTH_METHOD: "random_mouth",
+}
+"""Method that needs landmarks -> its function in pipelines/eval/landmark_baselines.py."""
 
 
 def reference_method(reference: Reference, has_truth: bool) -> str:

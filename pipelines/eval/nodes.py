@@ -30,11 +30,16 @@ from pipelines.eval.features import (
 )
 from pipelines.eval.methods import (
     BASELINE_METHODS,
+    CODEC_METHOD,
     COPY_METHOD,
     DRIVING_METHOD,
+    LANDMARK_METHOD_FUNCTIONS,
+    MEAN_MOUTH_METHOD,
     METHOD_FUNCTIONS,
+    RANDOM_MOUTH_METHOD,
     SOURCE_CLIP_METHOD,
     TRUTH_METHOD,
+    WARP_METHOD,
 )
 from pipelines.eval.metric_nodes import MetricNodes
 from pipelines.eval.pair_clips import (
@@ -54,6 +59,7 @@ from pipelines.eval.protocol_nodes import (
 from pipelines.eval.scored_frames import CLIPS_FAMILY, VIEW_FAMILY_PREFIX
 from pipelines.runs.graph_builder import (
     GraphBuilder,
+    find_shared_keypoints,
     protocol_models,
     training_loss_nets,
 )
@@ -106,7 +112,7 @@ class _EvaluationNodes(ProtocolNodes, frozen=True):
         """-> what the report reads of them."""
         self._pairs()
         metrics = MetricNodes(self.run, self.name, self.models, self.protocol)
-        baselines = BASELINE_METHODS if self.has_truth else (COPY_METHOD,)
+        baselines = self._baselines
         for method in dict.fromkeys((self.driving_method, *baselines, *metrics.reference_methods)):
             self._baseline(method)
         for model in self.models:
@@ -125,6 +131,24 @@ class _EvaluationNodes(ProtocolNodes, frozen=True):
         for method in metrics.add([*rendering, *baselines]):
             found[roles.score_input_role(self.name, method)] = Read(self.at("score", method), ("values",))
         return found
+
+    @property
+    def _baselines(self) -> list[str]:
+        """Those that the protocol can have: there must be landmarks to warp by, or to find mouths by."""
+        by_sound, warped = self.protocol.kind == "audio_driven", ("self_reenactment", "cross_reenactment")
+        wanted = {
+            COPY_METHOD: True,
+            WARP_METHOD: bool(self._keypoints) and self.protocol.kind in warped,
+            MEAN_MOUTH_METHOD: bool(self._keypoints) and by_sound,
+            RANDOM_MOUTH_METHOD: bool(self._keypoints) and by_sound,
+            CODEC_METHOD: self.has_truth,
+        }
+        return [method for method in BASELINE_METHODS if wanted[method]]
+
+    @property
+    def _keypoints(self) -> str:
+        """The instance whose landmarks baselines take; "" = none."""
+        return find_shared_keypoints(self.run, self.sides.values())
 
     def _pairs(self) -> None:
         reads: dict[str, Read] = {}
@@ -213,6 +237,9 @@ class _EvaluationNodes(ProtocolNodes, frozen=True):
 
     def _baseline(self, method: str) -> None:
         """It reads the clips of one side alone, where each has a corpus of its own."""
+        if method in LANDMARK_METHOD_FUNCTIONS:
+            self._landmark_baseline(method)
+            return
         packages = ("av",) if method in BASELINE_METHODS else ()
         shows_source = method in (COPY_METHOD, SOURCE_CLIP_METHOD)
         other = DRIVING_ROLE_PREFIX if shows_source else SOURCE_ROLE_PREFIX
@@ -227,6 +254,25 @@ class _EvaluationNodes(ProtocolNodes, frozen=True):
                        stage=f"generate.{METHOD_FUNCTIONS[method]}", writes=(FRAMES_FEATURE,),
                        packages=packages,
                        light=True)
+        # fmt: on
+
+    def _landmark_baseline(self, method: str) -> None:
+        """The warp reads frames of the source's side and landmarks of both; mouths are of driving frames."""
+        warps, reads = method == WARP_METHOD, dict[str, Read]()
+        for side, corpus in self.sides.items():
+            own: dict[str, Read] = {}
+            if side != (DRIVING_ROLE_PREFIX if warps else SOURCE_ROLE_PREFIX):
+                own[CLIPS_FAMILY] = Read(self.run.corpus_node_name("clips", corpus), (FRAMES_FEATURE,))
+            if warps or side != SOURCE_ROLE_PREFIX:
+                node = self.run.corpus_node_name(f"keypoints.{self._keypoints}", corpus)
+                own["keypoints"] = Read(node, ("landmarks",))
+            reads |= self._clip_reads(side, own)
+        more = {WARP_METHOD: ("motion",), RANDOM_MOUTH_METHOD: ("seed",)}.get(method, ())
+        function = LANDMARK_METHOD_FUNCTIONS[method]
+        # fmt: off
+        self._generate(method, f"landmark_baselines:{function}", reads, self._settings("size", *more),
+                       stage=f"generate.{function}", writes=(FRAMES_FEATURE, "method"),
+                       packages=("scipy",) * warps, light=True)
         # fmt: on
 
     def _model(self, model: EvaluatedModelSpec) -> None:

@@ -63,6 +63,10 @@ class PairClip:
             self._values = family.read(self.key, fields) | self._values
         return self._values[name]
 
+    def has_field(self, name: str) -> bool:
+        """Whether one of the families has this clip, and the field of it."""
+        return any(self.key in one.keys and name in one.fields(self.key) for one in self._families)
+
     def _family(self, field: str) -> FamilySamples:
         for samples in self._families:
             if self.key not in samples.keys:
@@ -98,6 +102,10 @@ class DubbedClip:
             other = self.sounding.read_field(name)
             return self.seen.read_field(name) | {part: other[part] for part in CLIP_SOUND_FACTS}
         return self.seen.read_field(name)
+
+    def has_field(self, name: str) -> bool:
+        """Of what is seen."""
+        return self.seen.has_field(name)
 
 
 def clips_of_pair(

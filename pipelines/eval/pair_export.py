@@ -59,11 +59,11 @@ def make_export_folder(folder: Path) -> None:
     would be scored as if it belonged to this one."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        taken = next(folder.iterdir(), None)
+        found = next(folder.iterdir(), None)
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}") from None
-    if taken is not None:
-        raise UserError(f"{folder} is not empty, it holds {taken.name}; name a new folder")
+    if found is not None:
+        raise UserError(f"{folder} is not empty, it holds {found.name}; name a new folder")
 
 
 def export_pair_list(published: Path, folder: Path) -> None:
@@ -120,11 +120,11 @@ def _write_frames(folder: Path, family: FrameFamily, pair: ClipPair) -> None:
 
 
 def describe_export(
-    protocol: str, pairs: int, folder: Path, lacking: str, without: Sequence[str]
+    protocol: str, pairs: int, folder: Path, missing: str, without: Sequence[str]
 ) -> list[str]:
-    """What was written. lacking: what some pairs have not; without: the names of these."""
+    """What was written. missing: what some pairs lack; without: the names of these."""
     lines = [f"wrote {pairs} pair{'s' * (pairs != 1)} of protocol {protocol} to {folder}"]
     if without:
         more = f" and {len(without) - 3} more" if len(without) > 3 else ""
-        lines.append(f"  without {lacking}: {', '.join(without[:3])}{more}")
+        lines.append(f"  without {missing}: {', '.join(without[:3])}{more}")
     return lines

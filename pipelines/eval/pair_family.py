@@ -25,6 +25,12 @@ def read_optional_field(family: Family, key: str, name: str) -> dict[str, Any]:
     return family.read(key, [name])[name] if name in family.fields(key) else {}
 
 
+def count_frames_without_landmarks(generated: Family) -> int:
+    """Frames of the landmark warp that show the pose of another; 0 of every other method."""
+    found = (read_optional_field(generated, key, "method") for key in generated.keys)
+    return sum(one.get("frames_without_landmarks", 0) for one in found)
+
+
 def read_generated_sample_metadata(generated: Family) -> dict[str, Any]:
     """What the samples of a method say of it: `provenance` and `image_size`."""
     nothing = {"provenance": {}, "image_size": None}

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipelines.eval.comparison import ProtocolResults
-from pipelines.eval.methods import COPY_METHOD
+from pipelines.eval.methods import COPY_METHOD, WARP_METHOD
 from pipelines.eval.metrics import METRICS
 from pipelines.eval.records import REFERENCE_TEXTS
 from pipelines.figures.html import escape_html
@@ -82,6 +82,18 @@ def loss_net_note(one: ProtocolResults) -> str:
     text = (
         f"{LOSS_NET_MARK} judged by a net that its own losses used in training ({models}): a model "
         "may have learnt to please that net, so look for another metric that agrees."
+    )
+    return f'<p class="soft small">{escape_html(text)}</p>'
+
+
+def held_poses_note(one: ProtocolResults) -> str:
+    """Frames of the landmark warp that there was nothing to warp by for."""
+    about = one.summaries.get(WARP_METHOD)
+    if about is None or not about.frames_without_landmarks:
+        return ""
+    text = (
+        f"{WARP_METHOD}: {about.frames_without_landmarks:,} driving frames have no landmarks; they show the "
+        "pose of the last frame that has some."
     )
     return f'<p class="soft small">{escape_html(text)}</p>'
 

@@ -159,7 +159,8 @@ def _results(one: ProtocolResults) -> str:
         parts += [UNPAIRED_NOTE, _table(one, names, own=True)]
     if one.differences:
         parts += [PAIRED_NOTE, _differences(one.differences)]
-    return "".join(parts) + notes.loss_net_note(one) + notes.rejected_clips_note(one)
+    below = (notes.loss_net_note, notes.held_poses_note, notes.rejected_clips_note)
+    return "".join([*parts, *(note(one) for note in below)])
 
 
 def _table(one: ProtocolResults, names: Sequence[str], own: bool) -> str:

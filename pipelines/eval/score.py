@@ -32,7 +32,12 @@ from pipelines.eval.methods import (
     reference_method,
 )
 from pipelines.eval.metrics import METRICS, Metric
-from pipelines.eval.pair_family import Family, read_generated_sample_metadata, read_optional_field
+from pipelines.eval.pair_family import (
+    Family,
+    count_frames_without_landmarks,
+    read_generated_sample_metadata,
+    read_optional_field,
+)
 from pipelines.eval.pairs import PAIRS_FILE, read_pairs
 from pipelines.eval.records import (
     FrameValues,
@@ -84,6 +89,8 @@ class ScoredMethod:
     """What the method is given of what it is to do: frames, sound or both; nothing, of a baseline."""
     weights: dict[str, str] = field(default_factory=dict)
     """Of those that the features were computed with: id -> sha256."""
+    frames_without_landmarks: int = 0
+    """Of the landmark warp: frames that show the pose of another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +130,14 @@ def score_method(
     values.sort(key=lambda one: (one.pair, one.metric))
     about = read_generated_sample_metadata(families["generated"])
     trained_with = tuple(loss_nets.split())
+    held = count_frames_without_landmarks(families["generated"]) if kind == "baseline" else 0
     weights = weights_of_features(ctx.inputs, metrics)
     scored = Method(
         name=method, kind=kind, provenance=about["provenance"], loss_nets=trained_with, weights=weights
     )
     records = own_frame_metric_records(values, scored, metrics)
     write_frame_values(ctx.out / VALUES_FILE, values)
-    write_json(
-        ctx.out / CENTRES_FILE,
-        {name: one if isinstance(one, str) else one.tolist() for name, one in centres.items()},
-    )
+    write_json(ctx.out / CENTRES_FILE, centres_to_json(centres))
     write_json(ctx.out / RECORDS_FILE, [asdict(record) for record in records])
     summary = ScoredMethod(
         method=method,
@@ -146,6 +151,7 @@ def score_method(
         loss_nets=list(trained_with),
         driven_by=driven_by.split(),
         weights=weights,
+        frames_without_landmarks=held,
     )
     write_json(ctx.out / SUMMARY_FILE, asdict(summary))
     about_weights = {f"weights.{part}": what for part, what in summary.provenance.items()}
@@ -392,6 +398,10 @@ def count_scored_frames(values: Sequence[FrameValues]) -> int:
 
 
 # --- files --------------------------------------------------------------------------------------------------
+def centres_to_json(centres: Centres) -> dict[str, object]:
+    return {name: one if isinstance(one, str) else one.tolist() for name, one in centres.items()}
+
+
 def write_frame_values(path: Path, values: Sequence[FrameValues]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -397,6 +397,12 @@ class GraphBuilder(Struct, frozen=True):
         ))  # fmt: skip
 
 
+def find_shared_keypoints(run: GraphBuilder, corpora: Iterable[str]) -> str:
+    """The first instance of keypoints that the run computes for all of these corpora; "" = none."""
+    computed = [run.needed_instances("keypoints", corpus) for corpus in corpora]
+    return next((name for name in computed[0] if all(name in one for one in computed)), "")
+
+
 def map_paths_to_themselves(*paths: str) -> dict[str, str]:
     """Settings that a node reads under the paths that they have in the run."""
     return {path: path for path in paths}

@@ -30,7 +30,8 @@ AFTER_WARMUP = {"train.fsrt.perceptual", "train.fsrt.adversarial", *AFTER_TRAINI
 def test_the_run_ends_with_scores_a_report_and_how_to_open_mlflow(micro):
     out = (micro.home / "out.txt").read_text()
     heads = next(line for line in out.splitlines() if line.startswith("metric"))
-    assert re.split(r" {2,}", heads) == ["metric", "fsrt (ours)", "headgan (ours)", "copy-source", "codec"]
+    models = ["fsrt (ours)", "headgan (ours)"]
+    assert re.split(r" {2,}", heads) == ["metric", *models, "copy-source", "warp", "codec"]
     assert "psnr_frame" in out
     assert re.search(r"fd_efflite0_b15: \* the losses of fsrt.* use efficientnet_lite0 too", out)
     assert "reenact ui" in out
@@ -62,7 +63,7 @@ def test_labels_of_records_and_checkpoints_are_known_and_none_tells_of_random_we
     }  # fmt: skip
     assert {"distilled", "efficientnet_lite0"} <= labels
     assert {one for record in records for one in record["weights"]} <= set(THIRD_PARTY_WEIGHTS)
-    assert {record["method"] for record in records} == {"fsrt", "headgan", "copy_source", "codec"}
+    assert {record["method"] for record in records} == {"fsrt", "headgan", "copy_source", "warp", "codec"}
 
 
 def test_headgan_is_animated_with_the_fitter_that_it_was_trained_with(micro, tmp_path):
@@ -123,7 +124,7 @@ def test_an_interval_reruns_the_report_alone(micro):
 
 def test_a_metric_less_scores_anew_and_generates_nothing(micro):
     states = micro.states("eval.metrics=[l1, akd_l1_dlib]")
-    scores = {f"score.{method}.self" for method in ("fsrt", "headgan", "copy_source", "codec")}
+    scores = {f"score.{method}.self" for method in ("fsrt", "headgan", "copy_source", "warp", "codec")}
     assert {n for n, s in states.items() if s != "cached"} == {*scores, "report"}
 
 

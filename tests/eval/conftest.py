@@ -17,7 +17,7 @@ from msgspec import to_builtins
 
 from models.errors import InvalidSettings
 from models.reenactor import ClipFrames, MotionTransfer
-from pipelines.eval import generate
+from pipelines.eval import generate, landmark_baselines
 from pipelines.eval.features import compute_dlib_landmarks
 from pipelines.eval.methods import BASELINE_METHODS, METHOD_FUNCTIONS
 from pipelines.eval.pairs import ClipPair, make_pairs, read_pairs
@@ -26,6 +26,7 @@ from pipelines.eval.sample_frames import publish_sample_frames
 from pipelines.eval.score import score_method
 from pipelines.preprocess.clips_config import FrameCodecConfig
 from storage import shards
+from tests.eval.landmark_faces import make_face
 from tests.eval.stand_in_features import ROAD_METRICS, BrightFaces, stand_in_features
 
 
@@ -40,6 +41,15 @@ def clip_frames(seed: int, count: int = 9, size: int = 64) -> np.ndarray:
         blob = np.exp(-((x - at[0]) ** 2 + (y - at[1]) ** 2) / 120)
         frames.append(np.clip(tint * (0.4 + 0.4 * x[..., None] / size) + 120 * blob[..., None], 0, 255))
     return np.stack(frames).astype(np.uint8)
+
+
+SELF_BASELINES = ("copy_source", "warp", "codec")
+"""Of self-reenactment."""
+
+
+def landmarks_of(seed: int, count: int) -> np.ndarray:
+    """(count,68,2): a face that walks over frames of 64 px."""
+    return np.stack([make_face((30 + t / 2, 28 + seed + t / 4), 18) for t in range(count)])
 
 
 class MemoryFamily:
@@ -357,7 +367,15 @@ def unit_inputs(pair: ClipPair, clips: dict[str, np.ndarray]) -> dict[str, Any]:
         for key, frames in clips.items()
         if key.split("#")[1] in pair.recordings
     ]
-    return {"pairs": UnitSamples([to_builtins(pair)]), "clips": UnitSamples(samples)}
+    marks = [
+        {"__key__": one["__key__"], "landmarks": landmarks_of(seed, len(one["frames"]))}
+        for seed, one in enumerate(samples)
+    ]
+    return {
+        "pairs": UnitSamples([to_builtins(pair)]),
+        "clips": UnitSamples(samples),
+        "keypoints": UnitSamples(marks),
+    }
 
 
 @pytest.fixture(scope="session")
@@ -388,10 +406,13 @@ def road(clips, recordings, tmp_path_factory) -> Road:
     generated, features, scores = {}, {}, {}
     finder = BrightFaces()
     finder.darkest = 1.0
-    methods = {"toy": HalfWay(), "dark": Darker(), **METHOD_FUNCTIONS}
-    del methods["driving"], methods["source_clip"]
+    functions = {
+        name: getattr(generate, METHOD_FUNCTIONS[name]) for name in ("truth", "copy_source", "codec")
+    }
+    functions["warp"] = landmark_baselines.warp_source
+    methods = {"toy": HalfWay(), "dark": Darker(), **functions}
     for method, how in methods.items():
-        stage = getattr(generate, how if isinstance(how, str) else "generate_frames")
+        stage = functions.get(method, generate.generate_frames)
         rows = [unit_inputs(pair, clips) for pair in read_pairs(context.out / "pairs.parquet")]
         generated[method] = KeptFamily(
             s for row in rows for s in stage(row, protocol, {"model": how}, RUNTIME)
@@ -404,7 +425,7 @@ def road(clips, recordings, tmp_path_factory) -> Road:
         features[method] = {"landmarks.dlib68": KeptFamily(points)}
     for method in methods:
         features[method] |= stand_in_families(generated[method], generated["truth"])
-    for method in ("toy", "dark", *BASELINE_METHODS):
+    for method in ("toy", "dark", *SELF_BASELINES):
         out = tmp_path_factory.mktemp(method)
         scores[method] = scored_by(method, generated, features, out, Folder(context.out))
     samples = {

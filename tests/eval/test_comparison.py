@@ -15,7 +15,7 @@ def one(road):
 def test_models_and_baselines_have_a_record_of_each_metric_both_ways(one):
     assert one.models == ["toy", "dark"]
     for records in (one.own, one.shared):
-        assert len(records) == 4 * len(ROAD_METRICS)
+        assert len(records) == 5 * len(ROAD_METRICS)
         assert {record.protocol for record in records} == {one.about.protocol}
 
 

@@ -34,7 +34,9 @@ def graph():
 
 def test_the_features_of_the_truth_are_computed_once_for_all_methods(graph):
     readers = [n.name for n in graph if any(r.node.startswith("features.truth.") for r in n.reads.values())]
-    assert readers == [f"score.{method}.self" for method in ("fsrt", "headgan", "copy_source", "codec")]
+    assert readers == [
+        f"score.{method}.self" for method in ("fsrt", "headgan", "copy_source", "warp", "codec")
+    ]
 
 
 def test_only_features_that_a_metric_reads_are_computed():
@@ -54,7 +56,7 @@ def test_of_a_distance_from_the_truths_frames_the_truth_has_no_feature():
         feature: {name.split(".")[1] for name in graph.nodes if name.endswith(f".self.{feature}")}
         for feature in ("lpips.alex", "inception_fid.pt")
     }
-    scored = {"fsrt", "headgan", "copy_source", "codec"}
+    scored = {"fsrt", "headgan", "copy_source", "warp", "codec"}
     assert methods == {"lpips.alex": scored, "inception_fid.pt": {*scored, "truth"}}
     assert set(graph["features.fsrt.self.lpips.alex"].reads) == {"generated", "truth"}
     assert "truth.lpips.alex" not in graph["score.fsrt.self"].reads
@@ -70,10 +72,12 @@ def test_a_metric_that_is_new_changes_features_score_and_report_alone(graph, mon
     added = set(after.nodes) - set(graph.nodes)
     assert added == {
         f"features.{method}.self.landmarks.new"
-        for method in ("truth", "copy_source", "codec", "fsrt", "headgan")
+        for method in ("truth", "copy_source", "warp", "codec", "fsrt", "headgan")
     }
     changed = {node.name for node in graph if after[node.name] != node}
-    assert changed == {f"score.{method}.self" for method in ("fsrt", "headgan", "copy_source", "codec")}
+    assert changed == {
+        f"score.{method}.self" for method in ("fsrt", "headgan", "copy_source", "warp", "codec")
+    }
 
 
 def test_what_a_reference_is_compared_by_is_computed_of_it_alone(monkeypatch):
@@ -130,10 +134,13 @@ def test_a_caption_is_code_of_the_report_alone(graph, project_code):
 
 def test_a_protocol_without_a_truth_is_scored_against_source_driving_frames_and_the_sources_clip():
     names = [node.name for node in graph_of(*CROSS) if ".cross" in node.name]
-    scored = ("fsrt", "headgan", "copy_source")
+    scored = ("fsrt", "headgan", "copy_source", "warp")
     assert [name for name in names if name.startswith(("pairs", "generate", "score", "samples"))] == [
         "pairs.cross",
-        *(f"generate.{one}.cross" for one in ("driving", "copy_source", "source_clip", "fsrt", "headgan")),
+        *(
+            f"generate.{one}.cross"
+            for one in ("driving", "copy_source", "warp", "source_clip", "fsrt", "headgan")
+        ),
         *(f"samples.{model}.cross" for model in ("fsrt", "headgan")),
         *(f"score.{method}.cross" for method in scored),
     ]
@@ -151,7 +158,7 @@ def test_without_a_metric_that_applies_a_protocol_is_generated_and_shown_alone()
     names = [node.name for node in graph_of(*CROSS, "eval.metrics=[l1]") if ".cross" in node.name]
     assert names == [
         "pairs.cross",
-        *(f"generate.{method}.cross" for method in ("driving", "copy_source", "fsrt", "headgan")),
+        *(f"generate.{method}.cross" for method in ("driving", "copy_source", "warp", "fsrt", "headgan")),
         *(f"samples.{model}.cross" for model in ("fsrt", "headgan")),
     ]
 
@@ -197,8 +204,44 @@ def test_edited_heads_are_not_compared_with_what_drives():
     sets = "eval.protocols.front.kind=frontalisation", "eval.protocols.front.models=[headgan]"
     node = graph_of(*sets)["score.headgan.front"]
     assert node.arguments["edited"] == "yes"
+    assert "generate.warp.front" not in graph_of(*sets).nodes
     assert "driving.landmarks.mesh468_iris" not in node.reads
     assert "copy_source.identity.dlib_resnet" in node.reads
+
+
+# --- baselines of landmarks ---
+def test_the_warp_reads_frames_of_the_source_and_landmarks_of_both(graph):
+    node = graph["generate.warp.self"]
+    assert set(node.reads) == {"pairs", "scored_frames", "keypoints"}
+    assert set(node.config) == {"size", "motion"}
+
+
+def test_the_warp_of_two_corpora_reads_no_frames_of_the_driving_one():
+    sets = ("data.faces={source: synthetic}", "eval.protocols.cross.source_data=faces")
+    reads = graph_of(*CROSS, *sets)["generate.warp.cross"].reads
+    assert {role: read.by for role, read in reads.items() if role != "pairs"} == {
+        "source.scored_frames": "source_recording",
+        "source.keypoints": "source_recording", "driving.keypoints": "driving_recording",
+    }  # fmt: skip
+
+
+def test_a_run_that_finds_no_landmarks_has_no_warp():
+    released = ("models=[fsrt]", "fsrt.weights=fsrt_vox", "identity.net=off")
+    graph = graph_of(*released)
+    assert not [name for name in graph.nodes if "keypoints" in name or "warp" in name]
+    assert "generate.warp.self" in graph_of(*released, "also=[keypoints.main]").nodes
+
+
+def test_mouths_are_replaced_where_sound_drives():
+    graph = graph_of(*TALK, "eval.protocols.talk.models=[headgan]")
+    made = [
+        node.name.split(".")[1]
+        for node in graph
+        if node.stage.startswith("generate.") and node.name.endswith("talk")
+    ]
+    assert made == ["driving", "copy_source", "mean_mouth", "random_mouth", "source_clip", "headgan"]
+    assert set(graph["generate.random_mouth.talk"].reads) == {"pairs", "scored_frames", "keypoints"}
+    assert set(graph["generate.random_mouth.talk"].config) == {"size", "seed"}
 
 
 def test_clips_of_a_pair_are_read_by_its_recordings(graph):
@@ -216,7 +259,7 @@ def frame_readers(graph, family):
     return [n.name for n in nodes if any(r.node == family and "frames" in r.fields for r in n.reads.values())]
 
 
-TAKE_FRAMES = [f"generate.{one}.self" for one in ("truth", "copy_source", "codec", "fsrt", "headgan")]
+TAKE_FRAMES = [f"generate.{one}.self" for one in ("truth", "copy_source", "warp", "codec", "fsrt", "headgan")]
 
 
 def test_sources_driving_frames_and_truth_are_those_of_the_lossless_view(graph):
@@ -340,7 +383,7 @@ def test_released_weights_are_the_best_and_the_last_of_theirs():
 def test_what_takes_less_time_than_a_worker_needs_to_start_gets_few_workers(graph):
     light = {name for name in graph.nodes if graph[name].light}
     assert light == {
-        *(f"generate.{method}.self" for method in ("truth", "copy_source", "codec")),
+        *(f"generate.{method}.self" for method in ("truth", "copy_source", "warp", "codec")),
         *(name for name in graph.nodes if name.endswith((".landmarks.dlib68", ".sound.loudness"))),
     }
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipelines.eval import replaced_mouths as mouths
-from tests.eval.test_landmark_warp import make_face
+from tests.eval.landmark_faces import make_face
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def test_the_report_is_there_as_data(published):
     data = json.loads((published.out / "report.json").read_text())
     one = data["protocols"]["self"]
     assert one["models"] == ["toy", "dark"]
-    assert {record["method"] for record in one["shared"]} == {"toy", "dark", "copy_source", "codec"}
+    assert {record["method"] for record in one["shared"]} == {"toy", "dark", "copy_source", "warp", "codec"}
 
 
 def test_what_the_frames_have_been_through_is_said_in_the_data_and_to_the_run(published):

@@ -75,3 +75,10 @@ def test_what_models_are_given_is_said_where_one_hears(one):
         "; given frames and sound", "; given sound"
     ]  # fmt: skip
     assert notes.driven_by_note(driven(one, toy=["frames"], dark=["frames"]), "toy") == ""
+
+
+def test_frames_that_the_warp_had_no_landmarks_for_are_counted_in_a_line(one):
+    about = one.summaries["warp"]
+    assert notes.held_poses_note(one) == ""
+    held = replace(one, summaries=one.summaries | {"warp": replace(about, frames_without_landmarks=1200)})
+    assert "warp: 1,200 driving frames have no landmarks" in notes.held_poses_note(held)

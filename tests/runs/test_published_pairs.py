@@ -38,7 +38,7 @@ def test_driving_frames_are_the_truth_where_there_is_one(open_micro):
 
 
 def test_a_method_that_the_protocol_lacks_is_refused_with_those_it_has(open_micro):
-    with pytest.raises(UserError, match=r"--method toy: protocol self has truth, copy_source, codec"):
+    with pytest.raises(UserError, match=r"--method toy: protocol self has truth, copy_source, warp, codec"):
         PublishedPairs(open_micro(), "self", "toy")
 
 
