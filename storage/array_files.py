@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +22,11 @@ def read_numpy_arrays(path: Path) -> dict[str, np.ndarray]:
         else:
             with loaded:
                 found = {name: loaded[name] for name in loaded.files}
-    except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        raise InvalidInput(f"not a file of arrays alone: {str(error).splitlines()[0][:200]}") from error
+    except (ValueError, EOFError, zipfile.BadZipFile, LookupError, NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # the machine; a made-up place in the file is EINVAL
+        why = (str(error).splitlines() or ["it is cut off"])[0][:200]
+        raise InvalidInput(f"not a file of arrays alone: {why}") from error
     return _numbers(found.items())
 
 

@@ -20,6 +20,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from storage.errors import InvalidInput
 from storage.pickle_stubs import (
     BYTES_STUBS,
@@ -40,9 +42,10 @@ STORAGE_DTYPES = {
 """Class of torch that a pickle names -> dtype of its storage."""
 PICKLE_ERRORS = (
     pickle.UnpicklingError, EOFError, AttributeError, TypeError, LookupError, ValueError, RuntimeError,
-    RecursionError, OverflowError, ImportError,
+    RecursionError, OverflowError, ImportError, AssertionError, MemoryError,
 )  # fmt: skip
-"""What bytes that are no pickle, or a pickle of other things, make a reader raise."""
+"""What bytes that are no pickle, or a pickle of other things, make a reader raise. A number that counts what
+was read before may be made up, and then asks for more memory than there is."""
 MODULE_PREFIX = "__torch__."
 """Of the classes that a TorchScript archive brings along."""
 
@@ -120,23 +123,22 @@ class _TorchScriptUnpickler(StubUnpickler):
         match pid:
             case ("storage", StorageType(dtype), str(name), _, int(length)) if name.isdigit():
                 if name not in self._storages:
-                    data = bytearray(_read_stored(self._archive, f"{self._root}/data/{name}"))
+                    data = np.frombuffer(_read_stored(self._archive, f"{self._root}/data/{name}"), np.uint8)
                     kind = getattr(torch, dtype)
                     if len(data) != length * kind.itemsize:
                         raise ValueError(f"storage {name} has {len(data)} bytes for {length} numbers")
-                    self._storages[name] = (
-                        torch.frombuffer(data, dtype=kind) if data else torch.empty(0, dtype=kind)
-                    )
+                    self._storages[name] = torch.from_numpy(data.copy()).view(kind)
                 return self._storages[name]
         return super().persistent_load(pid)
 
 
 def is_torchscript(path: Path) -> bool:
     """Whether it is a zip with code of TorchScript's."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(PurePosixPath(name).name == "constants.pkl" for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(PurePosixPath(name).name == "constants.pkl" for name in archive.namelist())
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        return False  # torch's own reader says what is wrong with it
 
 
 def read_torchscript_tensors(path: Path) -> dict[str, Any]:
@@ -216,4 +218,4 @@ def read_pickled_tensors(path: Path) -> dict[str, Any]:
 
 
 def _one_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return (str(error).splitlines() or ["it asks for more memory than there is"])[0][:200]

@@ -312,6 +312,8 @@ def _import_failed(source: Path, status: int, log: str) -> Exception:
         return MemoryError(f"importing {source} was stopped, as where memory runs out")
     if os.strerror(errno.ENOSPC) in last:
         return StoreError(f"importing {source}: {os.strerror(errno.ENOSPC)}")
+    if status in (-signal.SIGSEGV, -signal.SIGBUS):  # scipy's reader of .mat, on some that are damaged
+        return InvalidInput(f"{source} cannot be imported: it is damaged, its reader ended on it")
     fault = RuntimeError(f"importing {source} ended with status {status}")
     fault.add_note(log)
     return fault

@@ -65,6 +65,7 @@ def test_a_file_that_does_not_pass_the_check_is_not_imported(store, tmp_path):
     ("script", "kind"),
     [
         ("kill -9 $$", MemoryError),
+        ("kill -SEGV $$", InvalidInput),
         ("echo 'MemoryError: no more' >&2; exit 1", MemoryError),
         ("echo 'OSError: [Errno 28] No space left on device' >&2; exit 1", StoreError),
         ("echo 'TypeError: a fault of ours' >&2; exit 1", RuntimeError),

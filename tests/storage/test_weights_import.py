@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,25 @@ def test_what_would_run_something_is_refused_in_every_format_and_runs_nothing(tm
                 convert_checkpoint_to_safetensors(file, folder / "out")
             assert not marker.exists(), (name, kind)
             assert not (folder / "out").exists(), (name, kind)
+
+
+def damaged(data: bytes, rng: np.random.Generator) -> bytes:
+    """Some bytes changed, left out or put in."""
+    out = bytearray(data)
+    for _ in range(rng.integers(1, 5)):
+        at, some = int(rng.integers(len(out))), rng.bytes(int(rng.integers(1, 5)))
+        out[at : at + int(rng.integers(0, 9))] = some
+    return bytes(out)
+
+
+@pytest.mark.parametrize("name", ["script.pt", "net.npz", "net.pkl", "net.onnx"])
+def test_a_damaged_file_is_read_or_refused_and_nothing_else_is_raised(tmp_path, name):
+    save_state(tmp_path / name)
+    whole, rng = (tmp_path / name).read_bytes(), np.random.default_rng(0)
+    for _ in range(100):
+        (tmp_path / f"x{name}").write_bytes(damaged(whole, rng))
+        with suppress(InvalidInput):
+            convert_checkpoint_to_safetensors(tmp_path / f"x{name}", tmp_path / "out")
 
 
 @pytest.mark.parametrize("kind", ["torch zip", "torch legacy", "pickle", "TorchScript"])
