@@ -94,7 +94,7 @@ class MetricRecord:
     """Why there is no value."""
     needs: str = ""
     """Id of the weights, or what else, for want of which there is none."""
-    counts: Literal["frames", "pairs"] = "frames"
+    counts: Literal["frames", "windows", "pairs"] = "frames"
     """What `n`, `missing` and `undetected` are of."""
     lack: str = "no face"
     """What is said of those without a value."""
