@@ -48,7 +48,7 @@ clips exist) and the fields below. Plain `webdataset` reads every shard: a membe
 | lpips | npy | float32 (T,) | LPIPS of the frame from the truth's | features.* |
 | sync_lips | npy | float32 (W,1024) | SyncNet's, of frames t to t + 4, NaN where no face | features.* |
 | sync_sound | npy | float32 (W,1024) | SyncNet's, of the sound beside them, NaN where none | features.* |
-| loudness | npy | float32 (T,) | root mean square of the sound beside a frame, NaN where none | features.* |
+| loudness | npy | float32 (T,11) | root mean square of the sound 5 frames after to 5 before | features.* |
 | logits | npy | float32 (T // 16,400) | I3D's of 16 frames, one row of NaN of fewer | features.* |
 | needs | json | dict: weights, the id for want of which there is no feature | | features.* |
 

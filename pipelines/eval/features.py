@@ -65,6 +65,8 @@ LOUDNESS_FEATURE = "sound.loudness"
 I3D_FEATURE = "video.i3d_k400"
 I3D_WINDOW = 16
 """Frames of a video that FVD compares."""
+MAX_SOUND_LAG = 5
+"""Frames at 25 fps by which a sound is sought before and after the mouth that it goes with."""
 CLIP_SOUND_FIELDS = ("sound", "clip")
 """Of a clip, what says how it sounds and whether it does."""
 LANDMARKER_WEIGHTS_ID = "dlib_sp68"

@@ -20,7 +20,12 @@ from models.perception.speech.syncnet import (
     count_windows,
     speech_coefficients,
 )
-from pipelines.eval.features import MESH_LANDMARKS_FEATURE, NET_FRAME_SIZE, largest_faces
+from pipelines.eval.features import (
+    MAX_SOUND_LAG,
+    MESH_LANDMARKS_FEATURE,
+    NET_FRAME_SIZE,
+    largest_faces,
+)
 from pipelines.eval.lip_crops import (
     crop_faces,
     face_track,
@@ -118,11 +123,13 @@ def compute_loudness(
     nets: Mapping[str, object],
     runtime: object = None,
 ) -> Iterator[Sample]:
-    """loudness (T,) float32: root mean square of the sound beside each driving frame, in [0,1]; NaN of a clip
-    without sound."""
+    """loudness (T,11) float32: root mean square, in [0,1], of the sound beside each driving frame and the
+    five frames on either side of it, the latest first; NaN of a clip without sound and beyond its ends."""
     pair = cast("PairRow", inputs["pairs"][0])
-    loudness = loudness_per_frame(driving_sound(inputs), pair["driving_frames"])
-    yield {"__key__": pair["id"], "loudness": loudness}
+    yield {
+        "__key__": pair["id"],
+        "loudness": loudness_at_lags(driving_sound(inputs), pair["driving_frames"]),
+    }
 
 
 def driving_sound(inputs: Mapping[str, FamilySamples]) -> np.ndarray | None:
@@ -199,14 +206,16 @@ def runs_of_frames(frames: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip([0, *breaks], [*breaks, len(frames)], strict=True)) if frames else []
 
 
-def loudness_per_frame(sound: np.ndarray | None, frames: Sequence[int]) -> np.ndarray:
-    """sound (n,) float32 at 16 kHz or None, numbers of frames at 25 fps -> (T,) float32 root mean squares;
-    NaN where there is no sound."""
-    out = np.full(len(frames), np.nan, np.float32)
+def loudness_at_lags(sound: np.ndarray | None, frames: Sequence[int]) -> np.ndarray:
+    """sound (n,) float32 at 16 kHz or None, numbers of frames at 25 fps -> (T,11) float32 root mean squares
+    of the sound beside the frame MAX_SOUND_LAG after each, to that beside the frame as many before it; NaN
+    where there is no sound."""
+    out = np.full((len(frames), 2 * MAX_SOUND_LAG + 1), np.nan, np.float32)
     if sound is None:
         return out
-    for row, frame in enumerate(frames):
-        piece = sound[SAMPLES_PER_FRAME * frame : SAMPLES_PER_FRAME * (frame + 1)]
-        if len(piece):
-            out[row] = np.sqrt(np.square(piece, dtype=np.float64).mean())
+    pieces = sound[: len(sound) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME].reshape(-1, SAMPLES_PER_FRAME)
+    loudness = np.sqrt(np.square(pieces, dtype=np.float64).mean(axis=1))
+    beside = np.asarray(frames)[:, None] - np.arange(-MAX_SOUND_LAG, MAX_SOUND_LAG + 1)
+    inside = (beside >= 0) & (beside < len(loudness))
+    out[inside] = loudness[beside[inside]]
     return out

@@ -2,7 +2,7 @@
 distance with the driving sound's energy, at lags of -5 to 5 frames.
 
     opening(t) = mean distance of the inner lips / distance of the outer eye corners, 68 mesh points
-    r(l) = Pearson correlation of opening(t + l) and loudness(t) over the frames that both have
+    r(l) = Pearson correlation of opening(t) and loudness(t - l) over the frames t that both have
     value = max r(l),   lag = argmax r(l): of a positive one the sound comes before the mouth
 
 The value is the mean over clips, of the lag that of its size. The maximum of 11 correlations is above 0 for
@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.eval.features import LOUDNESS_FEATURE, MESH_LANDMARKS_FEATURE
+from pipelines.eval.features import LOUDNESS_FEATURE, MAX_SOUND_LAG, MESH_LANDMARKS_FEATURE
 from pipelines.eval.metrics.metric import Metric, is_present_per_frame
 
-MAX_LAG = 5
-"""Frames at 25 fps."""
 MIN_FRAMES = 10
 """That both have at a lag; fewer correlate by chance."""
 INNER_LIPS = ((61, 67), (62, 66), (63, 65))
@@ -38,15 +36,11 @@ def mouth_opening(landmarks: np.ndarray) -> np.ndarray:
     return np.mean(gaps, axis=0) / np.maximum(width, LEAST_SPREAD)
 
 
-def lagged_correlations(opening: np.ndarray, loudness: np.ndarray, max_lag: int = MAX_LAG) -> np.ndarray:
-    """Two (T,) -> (2 max_lag + 1,): at lag -max_lag first; NaN where either has no spread, or both together
-    too few frames."""
-    frames = min(len(opening), len(loudness))
-    found = []
-    for lag in range(-max_lag, max_lag + 1):
-        start, stop = max(0, -lag), max(max(0, -lag), frames - max(0, lag))
-        found.append(_correlation(opening[start + lag : stop + lag], loudness[start:stop]))
-    return np.array(found)
+def lagged_correlations(opening: np.ndarray, loudness: np.ndarray) -> np.ndarray:
+    """opening (T,), loudness (T,11) of the sound MAX_SOUND_LAG frames later to as many earlier -> (11,); NaN
+    where either has no spread, or both together too few frames. Lags are frames of the clip, whichever of
+    them drive."""
+    return np.array([_correlation(opening, beside) for beside in loudness.T])
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:
@@ -58,7 +52,7 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def mouth_sound_correlation(landmarks: np.ndarray, loudness: np.ndarray) -> float:
-    """landmarks (T,68,2), loudness (T,) -> the largest correlation, NaN where there is none."""
+    """landmarks (T,68,2), loudness (T,11) -> the largest correlation, NaN where there is none."""
     found = lagged_correlations(mouth_opening(landmarks), loudness)
     return float("nan") if np.isnan(found).all() else float(np.nanmax(found))
 
@@ -66,7 +60,7 @@ def mouth_sound_correlation(landmarks: np.ndarray, loudness: np.ndarray) -> floa
 def mouth_sound_lag(landmarks: np.ndarray, loudness: np.ndarray) -> float:
     """-> frames by which the sound comes before the mouth, NaN where there is no correlation."""
     found = lagged_correlations(mouth_opening(landmarks), loudness)
-    return float("nan") if np.isnan(found).all() else float(np.nanargmax(found) - MAX_LAG)
+    return float("nan") if np.isnan(found).all() else float(np.nanargmax(found) - MAX_SOUND_LAG)
 
 
 def mouth_sound_lag_size(landmarks: np.ndarray, loudness: np.ndarray) -> float:
