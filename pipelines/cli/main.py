@@ -98,7 +98,7 @@ def plan(run_file: Path, sets: tuple[str, ...], check: bool, show_config: bool, 
     print_plan_table(
         plans, click.echo, planner.readable.damaged, describe_frame_disk_usage(plans, session.config)
     )
-    for note in (*session.tool_notes(), *session.net_notes()):
+    for note in session.notes():
         click.echo(note)
     work = [name for name, p in plans.items() if p.has_work]
     click.echo(f"\n{len(work)} of {len(plans)} nodes to run" if work else "\nnothing to do")

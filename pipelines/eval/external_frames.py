@@ -3,14 +3,16 @@
 `pairs.<protocol>` publishes pairs.csv, a row a pair: its clips and frames, and the name that its frames must
 have in the folder of the method: NAME.mp4 (or another video), or a folder NAME of pictures, in order of their
 names. There is one picture for each driving frame of the pair, and it is square; of another size than the
-scored one it is resized as the frames of models are.
+scored one it is resized as the frames of models are. A pairs.csv beside them, as `reenact pairs` leaves it,
+says of which frames they are: then none of another protocol are taken for these.
 
 T = driving frames of a pair, S = the scored size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import csv
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from typing import Protocol as Interface
@@ -18,7 +20,7 @@ from typing import Protocol as Interface
 import numpy as np
 
 from pipelines.errors import Rejected, UserError
-from pipelines.eval.pairs import ClipPair, PairRow, pair_file_name
+from pipelines.eval.pairs import PAIR_LIST_FILE, ClipPair, PairRow, pair_file_name
 from pipelines.preprocess.sources.common.files import VIDEO_EXTENSIONS, digest_each_file, walk_folder
 from pipelines.preprocess.sources.pictures import PICTURE_EXTENSIONS
 
@@ -46,7 +48,22 @@ def digest_external_files(config: ExternalFramesConfig) -> dict[str, str]:
         for path, _ in walk_folder(root).files
         if path.suffix.lower() in (*VIDEO_EXTENSIONS, *PICTURE_EXTENSIONS)
     )
+    if (root / PAIR_LIST_FILE).is_file():
+        files.append(root / PAIR_LIST_FILE)
     return {path.relative_to(root).as_posix(): digest for path, digest in digest_each_file(files).items()}
+
+
+def find_extra_entries(root: Path, pairs: Iterable[str]) -> list[str]:
+    """Names of folders and videos that are of none of these pairs, by their ids."""
+    known = {pair_file_name(pair) for pair in pairs}
+    return sorted(
+        path.name
+        for path in root.iterdir()
+        if not path.name.startswith(".")
+        and (path.is_dir() or path.suffix.lower() in VIDEO_EXTENSIONS)
+        and path.name not in known
+        and path.stem not in known
+    )
 
 
 def read_external_frames(
@@ -61,6 +78,7 @@ def read_external_frames(
 
     pair = ClipPair.from_row(cast("PairRow", inputs["pairs"][0]))
     path, expected = _find(Path(config.method.folder), pair.id), len(pair.driving_frames)
+    _check_pair_list(path.parent / PAIR_LIST_FILE, pair)
     frames = _of_folder(path, expected) if path.is_dir() else _of_video(path, expected)
     yield {
         "__key__": pair.id,
@@ -81,6 +99,28 @@ def _find(root: Path, pair: str) -> Path:
     if len(found) > 1:
         raise Rejected("ambiguous", f"{root} holds {found[0].name} and {found[1].name} for one pair")
     return found[0]
+
+
+def _check_pair_list(path: Path, pair: ClipPair) -> None:
+    """Rejected where a list says that a pair's files are of other frames. A list with other columns, or
+    without the pair, says nothing of it."""
+    if not path.is_file():
+        return
+    wanted = {"source_frames": pair.source_frames, "driving_frames": pair.driving_frames}
+    for row in csv.DictReader(path.read_text("utf-8", errors="replace").splitlines()):
+        if row.get("file") != pair_file_name(pair.id):
+            continue
+        for column, frames in wanted.items():
+            if row.get(column) and row[column].split() != [str(frame) for frame in frames]:
+                raise Rejected(
+                    "other_protocol",
+                    f"{path} lists {column} {_shorten(row[column])} of {row['file']}, its pair has "
+                    f"{_shorten(' '.join(map(str, frames)))}",
+                )
+
+
+def _shorten(numbers: str) -> str:
+    return numbers if len(numbers) <= 24 else f"{numbers[:24]}..."
 
 
 def _of_folder(folder: Path, expected: int) -> np.ndarray:

@@ -5,7 +5,8 @@ Of the first kind, in a folder of its own for each pair:
 
   NAME/source_0.png ...      source pictures, at the size that all methods are scored at
   NAME/driving/00000.png ... driving frames, likewise, without loss, at 25 a second
-  NAME/driving.wav           the sound from the first of them to the last, 16 kHz mono, where the clip has any
+  NAME/driving.wav           the sound from the first of them to the last, 16 kHz mono, of the clip that is
+                             heard, where it has any
 
 Of the second NAME/00000.png ...: a picture for each driving frame. Beside them lies pairs.csv, as the node
 `pairs.<protocol>` published it: NAME, clips and numbers of frames.
@@ -49,7 +50,7 @@ class PairInputs(Struct, frozen=True, kw_only=True):
     driving: FrameFamily
     """A sample a pair: its driving frames at the scored size."""
     sound_clips: FrameFamily
-    """The clips that drive, with their sound."""
+    """The clips that are heard."""
     size: int
     """The scored size, in pixels."""
 
@@ -78,7 +79,7 @@ def export_pair_inputs(pair: ClipPair, inputs: PairInputs, folder: Path) -> bool
     for place, image in enumerate(to_uint8(resize_frames(sources, inputs.size))):
         write_user_output_file(own / f"source_{place}.png", encode_png(image))
     _write_frames(own / "driving", inputs.driving, pair)
-    sample = inputs.sound_clips.read(pair.driving_clip, ["sound", "clip"])
+    sample = inputs.sound_clips.read(pair.sound_clip or pair.driving_clip, ["sound", "clip"])
     if not sample["clip"].get("has_sound", True):
         return False
     sound = cut_driving_sound(sample["sound"], pair.driving_frames)

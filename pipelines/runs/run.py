@@ -21,6 +21,7 @@ from pipelines.engine.plan import Planner
 from pipelines.errors import error_first_line, error_meaning, format_traceback
 from pipelines.eval.frame_storage import describe_frame_disk_usage
 from pipelines.runs import snapshot
+from pipelines.runs.method_notes import describe_external_folders
 from pipelines.runs.plan_table import print_plan_table
 from pipelines.runs.progress import ProgressPrinter
 from pipelines.runs.session import RunSession, open_session
@@ -69,7 +70,7 @@ def run_pipeline(
     print_plan_table(
         plans, console.out, planner.readable.damaged, describe_frame_disk_usage(plans, session.config)
     )
-    for note in (*session.tool_notes(), *session.net_notes()):
+    for note in session.notes():
         console.out(note)
     if done:
         console.out("\nnothing to do")
@@ -98,7 +99,10 @@ def _check(node: Node, config: RunConfig) -> None:
 
 
 def _print_summary(session: RunSession, plans: Mapping[str, NodePlan], console: Console) -> None:
-    for line in summary_lines(session.store.uri, plans):
+    for line in (
+        *summary_lines(session.store.uri, plans),
+        *describe_external_folders(session.config, plans),
+    ):
         console.out(line)
 
 

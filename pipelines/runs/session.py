@@ -35,6 +35,7 @@ from pipelines.graph import build_graph
 from pipelines.nets import DLIB_LIMITS, EMBEDDED_REPLACEMENTS, MEDIAPIPE_INSTALL_COMMAND, face_nets_here
 from pipelines.runs import old_settings
 from pipelines.runs.graph_builder import recordings_nodes_by_corpus
+from pipelines.runs.method_notes import describe_left_out_baselines
 from pipelines.runs.snapshot import CODE_ROOT, PROJECT_PACKAGES
 from storage import format_version, locations, weight_files
 from storage.content_cache import cache_folder
@@ -134,6 +135,10 @@ class RunSession:
             _ = self.graph[name]  # raises for an unknown node
         options = PlanOptions(frozenset(force), retry_rejected, self.pinned_corpus_artifact_keys())
         return Planner(self.graph, self.config, self.store, self.key_environment, options)
+
+    def notes(self) -> list[str]:
+        """What to know of tools, nets and baselines before a run."""
+        return [*self.tool_notes(), *self.net_notes(), *describe_left_out_baselines(self.graph, self.config)]
 
     def tool_notes(self) -> list[str]:
         """What to know of the tools that the nodes use."""

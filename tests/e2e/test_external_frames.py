@@ -21,9 +21,9 @@ def test_pairs_are_written_with_what_other_code_needs(micro, tmp_path):
     out = micro.ask("pairs", MICRO, "--out", str(tmp_path / "pairs"))
     assert "of protocol self to" in out
     listed = (tmp_path / "pairs/pairs.csv").read_text().splitlines()
-    assert listed[0] == "file,source,source_frames,driving,driving_frames"
+    assert listed[0] == "file,source,source_frames,driving,driving_frames,sound"
     for row in listed[1:]:
-        name, _, _, _, frames = row.split(",")
+        name, _, _, _, frames, _ = row.split(",")
         numbers = [int(number) for number in frames.split()]
         own = tmp_path / "pairs" / name
         assert Image.open(own / "source_0.png").size == (64, 64)

@@ -121,6 +121,41 @@ def test_the_key_holds_the_content_of_every_file_and_not_where_they_lie(root, pa
     assert external_frames.digest_external_files(settings(moved)) != before
 
 
+def list_pairs(root, pair, driving_frames):
+    row = f"{pair_file_name(pair.id)},a,0,a,{driving_frames}"
+    (root / "pairs.csv").write_text(f"file,source,source_frames,driving,driving_frames\n{row}\n")
+
+
+def test_frames_that_their_list_says_are_of_another_protocol_are_a_row_with_a_reason(root, pair, unit_of):
+    save(root, pair, grey(3, 64, 64))
+    list_pairs(root, pair, "1 4 7")
+    assert code_of(root, pair, unit_of) == "other_protocol"
+    list_pairs(root, pair, "1 2 3")
+    assert read(root, pair, unit_of)["frames"].decode().shape == (3, 32, 32, 3)
+
+
+def test_the_list_is_in_the_key(root, pair):
+    save(root, pair, grey(3, 64, 64))
+    list_pairs(root, pair, "1 2 3")
+    before = external_frames.digest_external_files(settings(root))
+    list_pairs(root, pair, "1 4 7")
+    assert external_frames.digest_external_files(settings(root)) != before
+
+
+def test_a_list_that_is_none_of_ours_says_nothing(root, pair, unit_of):
+    save(root, pair, grey(3, 64, 64))
+    (root / "pairs.csv").write_bytes(b"\xff\x00,\n1,2,3\n")
+    assert read(root, pair, unit_of)["frames"].decode().shape == (3, 32, 32, 3)
+
+
+def test_folders_and_videos_of_no_pair_are_found(root, pair):
+    save(root, pair, grey(3, 64, 64))
+    (root / "old.pair").mkdir()
+    for name in ("more.mp4", "notes.txt", ".hidden.mp4", "pairs.csv"):
+        (root / name).touch()
+    assert external_frames.find_extra_entries(root, [pair.id]) == ["more.mp4", "old.pair"]
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match=r"eval\.methods\.NAME\.folder .* is not a folder"):
         external_frames.digest_external_files(settings(tmp_path / "nowhere"))

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import soundfile
+from msgspec.structs import replace
 from PIL import Image
 
 from pipelines.errors import UserError
@@ -59,6 +60,15 @@ def test_the_sound_is_that_of_the_driving_frames_to_the_sample(pair, inputs, tmp
     sound, rate = soundfile.read(tmp_path / pair_file_name(pair.id) / "driving.wav", dtype="int16")
     assert rate == 16_000
     np.testing.assert_array_equal(sound, np.arange(2 * 640, 5 * 640))
+
+
+def test_the_sound_is_that_of_the_clip_that_is_heard(pair, inputs, tmp_path):
+    other = "eve#rec3#000000#000009"
+    heard = {"sound": np.full(9 * 640, 0.5, np.float32), "clip": {"has_sound": True}}
+    inputs.sound_clips.members[other] = heard
+    export.export_pair_inputs(replace(pair, sound_clip=other), inputs, tmp_path)
+    sound, _ = soundfile.read(next(tmp_path.rglob("driving.wav")))
+    np.testing.assert_array_equal(sound, 0.5)
 
 
 def test_a_clip_without_sound_gives_no_silence(pair, inputs, tmp_path):
