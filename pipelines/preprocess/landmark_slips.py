@@ -8,10 +8,12 @@ frame are found a second time from another box; what lies between the two is its
 | landmarker | the second time |
 |---|---|
 | mesh468* | its own pass before the last, in frames whose boxes were detected: it looks twice anyway |
-| others | a box 10 % smaller, and where that moves them, boxes 5 % higher and lower |
+| dlib68* | a box 10 % smaller; where that moves them, one about the landmarks themselves, four 5 % aside |
+| others | a box 10 % smaller, and where that moves them, boxes 5 % higher and lower (unmeasured) |
 
-Others are asked in frames with a detection, in those whose mouth leaves the line between these, and in the
-neighbours of flagged ones. Frames in between have the slip of the line between those on either side.
+All but the mesh are asked in frames with a detection, in those whose mouth leaves the line between these, in
+those whose landmarks lie beside the middle of their box, and in the neighbours of flagged ones. Frames in
+between have the slip of the line between those on either side.
 
 T frames.
 """
@@ -37,35 +39,53 @@ INNER_LANDMARKS, MOUTH_LANDMARKS, STEADY_LANDMARKS = slice(17, 68), slice(48, 68
 MAX_OFF_LINE = 0.04
 """Lengths of the face by which the mouth, seen from nose and eyes, leaves the line between the frames that
 were placed twice, from which a frame is placed twice itself."""
-MOVED_SHARE = 0.5
-"""Share of the limit beyond which one other box is no proof: two more are asked."""
+MAX_ASIDE = 0.04
+"""Sides of the box by which the middle of the landmarks lies beside that of the box, from which a frame is
+placed twice itself: the box is beside the face, as where a head moves fast between two detections."""
+MOVED_SHARE = 0.4
+"""Share of the limit beyond which one other box is no proof: one about the landmarks is asked, and where
+both together move them by more than the limit, four more."""
 SLIP_LIMITS = {
-    "dlib68": 0.04, "dlib68_precise": 0.04, "mesh468": 0.1, "mesh468_iris": 0.1,
+    "dlib68": 0.038, "dlib68_precise": 0.038, "mesh468": 0.1, "mesh468_iris": 0.1,
     "fan2d": 0.08, "fan2d_flip": 0.08, "fan25d": 0.08, "fan3d": 0.08, "retinaface_dense1103": 0.08,
 }  # fmt: skip
 """Slip, in lengths of the face, beyond which a frame's landmarks are not used, by landmarker. dlib68's and
 mesh468's are measured (models/perception/README.md); the others', whose weights were not at hand, is what
 counts as wrong."""
+BOX_SIDES = {"dlib68": 1.39, "dlib68_precise": 1.39}
+"""Side of the boxes that a landmarker learned from, in extents of the inner landmarks (mean of width and
+height), where it is known: of dlib_hog's on real faces, whose middle is theirs."""
 
 
 class OtherBox(NamedTuple):
     """A box beside the one that landmarks were found in, in sides of that."""
 
     size: float
-    down: float
+    right: float = 0.0
+    down: float = 0.0
 
 
-SMALLER_BOX = OtherBox(0.9, 0.0)
-SHIFTED_BOXES = (OtherBox(1.0, -0.05), OtherBox(1.0, 0.05))
+SMALLER_BOX = OtherBox(0.9)
+HIGHER_AND_LOWER_BOXES = (OtherBox(1.0, 0.0, -0.05), OtherBox(1.0, 0.0, 0.05))
+SHIFTED_BOXES = (*HIGHER_AND_LOWER_BOXES, OtherBox(1.0, -0.05), OtherBox(1.0, 0.05))
 
 
 def change_boxes(boxes: np.ndarray, other: OtherBox) -> np.ndarray:
     """boxes (n,4) -> (n,4) float32."""
     size = boxes[:, 2:] - boxes[:, :2]
-    middle = (boxes[:, :2] + boxes[:, 2:]) / 2 + size * [0.0, other.down]
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2 + size * [other.right, other.down]
     return np.concatenate([middle - size * other.size / 2, middle + size * other.size / 2], axis=1).astype(
         np.float32
     )
+
+
+def boxes_about_landmarks(landmarks: np.ndarray, box_side: float) -> np.ndarray:
+    """landmarks (n,68,2) -> (n,4) float32: boxes whose middle is theirs, and as
+    large as they say. box_side: of `BOX_SIDES`."""
+    inner = landmarks[:, INNER_LANDMARKS]
+    low, high = inner.min(1), inner.max(1)
+    half = (high - low).mean(1, keepdims=True) * box_side / 2
+    return np.concatenate([(low + high) / 2 - half, (low + high) / 2 + half], axis=1).astype(np.float32)
 
 
 def frames_with_landmarks(landmarks: np.ndarray) -> np.ndarray:
@@ -90,6 +110,14 @@ def placement_gap(landmarks: np.ndarray, others: np.ndarray) -> np.ndarray:
     gap = np.maximum(apart[:, INNER_LANDMARKS].mean(1), apart[:, MOUTH_LANDMARKS].mean(1))
     with np.errstate(divide="ignore", invalid="ignore"):
         return gap / face_lengths(landmarks)
+
+
+def distance_aside(landmarks: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """landmarks (T,68,2) that were found in boxes (T,4) -> (T,) how far the middle of the inner ones lies to
+    the left or right of the box's, in sides of the box; NaN where there are no landmarks."""
+    across = landmarks[:, INNER_LANDMARKS, 0]
+    middle, left, right = (across.min(1) + across.max(1)) / 2, boxes[:, 0], boxes[:, 2]
+    return np.abs(middle - (left + right) / 2) / (right - left)
 
 
 def distance_off_line(landmarks: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -117,27 +145,44 @@ def slip_between_passes(landmarks: np.ndarray, previous_pass: np.ndarray) -> np.
 
 
 def measure_slip(
-    landmarks: np.ndarray, boxes: np.ndarray, looked_at: np.ndarray, place_again: PlaceAgain, limit: float
+    landmarks: np.ndarray,
+    boxes: np.ndarray,
+    looked_at: np.ndarray,
+    place_again: PlaceAgain,
+    limit: float,
+    box_side: float | None = None,
 ) -> np.ndarray:
-    """landmarks (T,68,2) that were found in boxes (T,4) -> (T,) slip, NaN where there are no landmarks.
+    """landmarks (T,68,2) that were found in boxes (T,4) -> (T,) slip, NaN where there are no landmarks: the
+    mean of how far they move in a smaller box, in one about themselves, and in the one aside that moves them
+    most. Of the first alone, or the first two, where these move them too little for a flag.
 
     looked_at: (T,) bool, the frames that are placed again in any case. limit: slip from which a
-    frame is flagged, and its neighbours are placed again."""
+    frame is flagged, and its neighbours are placed again. box_side: of `BOX_SIDES`; None = the mean of the
+    smaller box and those higher and lower."""
     present = frames_with_landmarks(landmarks)
     slip = np.full(len(landmarks), np.nan)
     asked = present & looked_at if (present & looked_at).any() else present
     asked = asked | (present & (distance_off_line(landmarks, asked) > MAX_OFF_LINE))
+    asked = asked | (present & (distance_aside(landmarks, boxes) > MAX_ASIDE))
 
-    def gap_from(rows: np.ndarray, other: OtherBox) -> np.ndarray:
-        return placement_gap(landmarks[rows], place_again(rows, change_boxes(boxes[rows], other)))
+    def gap_from(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+        if not len(rows):
+            return np.zeros(0)
+        return _nothing_found_is_far(placement_gap(landmarks[rows], place_again(rows, others)))
 
     while asked.any():
         rows = np.flatnonzero(asked)
-        slip[rows] = _nothing_found_is_far(gap_from(rows, SMALLER_BOX))
+        slip[rows] = gap_from(rows, change_boxes(boxes[rows], SMALLER_BOX))
         moved = rows[slip[rows] > MOVED_SHARE * limit]
-        if len(moved):
-            shifted = [_nothing_found_is_far(gap_from(moved, other)) for other in SHIFTED_BOXES]
-            slip[moved] = np.mean([slip[moved], *shifted], axis=0)
+        if box_side is None:
+            aside = [gap_from(moved, change_boxes(boxes[moved], other)) for other in HIGHER_AND_LOWER_BOXES]
+            slip[moved] = np.mean([slip[moved], *aside], axis=0)
+        else:
+            about = gap_from(moved, boxes_about_landmarks(landmarks[moved], box_side))
+            slip[moved] = (slip[moved] + about) / 3  # where the others, left out, would move nothing
+            moved = moved[slip[moved] > limit / 3]
+            aside = [gap_from(moved, change_boxes(boxes[moved], other)) for other in SHIFTED_BOXES]
+            slip[moved] += np.max(aside, axis=0) / 3
         flagged = np.concatenate([[False], slip > limit, [False]])
         asked = present & np.isnan(slip) & (flagged[:-2] | flagged[2:])
     return _spread_known(slip, present)
@@ -173,7 +218,8 @@ def find_slip(
     def place_again(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
         return landmarker.landmarks(frames[rows], others, None if rolls is None else rolls[rows])
 
-    return measure_slip(found.landmarks, boxes, looked_at, place_again, limit)
+    box_side = BOX_SIDES.get(landmarker.name)
+    return measure_slip(found.landmarks, boxes, looked_at, place_again, limit, box_side)
 
 
 def slip_limit(landmarker: str, wanted: float | None) -> float:

@@ -4,14 +4,14 @@ how many of these are flagged, and how many others are.
 REENACT_BENCH_MEDIA=FOLDER python -m pytest -m bench -s tests/bench/bench_landmark_slips.py
 
 REENACT_BENCH_MEDIA: a folder of videos and pictures to measure besides the rendered heads; none are kept.
-REENACT_BENCH_FRAMES: of each clip, from its start; 200.
+REENACT_BENCH_FRAMES: of each clip, from its start; all.
 REENACT_BENCH_SLIP_LANDMARKERS: some of dlib68 and mesh468_iris.
 
 A frame is off where its landmarks lie more than 0.08 lengths of the face (the distance of the outer eye
 corners; of turned faces 1.6 noses) from those that the same net places in a good box: one whose size and
 place follow the mesh's points, or those that heads were rendered from, in the proportions that the net's own
 detector has. Of videos the first clip that the stage `clips` cuts counts, of pictures the face that `animate`
-cuts. Some three minutes of CPU for eight videos, one without any.
+cuts. Some ten minutes of CPU for eight videos, two without any; half of that for dlib68 alone.
 """
 
 from __future__ import annotations
@@ -49,22 +49,26 @@ from storage.files import Store
 from tests.bench.bench_face_truth import DEMO, render_clip, row
 
 FOLDER = os.environ.get("REENACT_BENCH_MEDIA", "")
-FRAMES = int(os.environ.get("REENACT_BENCH_FRAMES", "200"))
+FRAMES = int(os.environ.get("REENACT_BENCH_FRAMES", "1024"))
 DETECTORS = {"dlib68": "dlib_hog", "mesh468_iris": "mp_face"}
 """Landmarker -> the detector whose boxes it is used with."""
 LANDMARKERS = os.environ.get("REENACT_BENCH_SLIP_LANDMARKERS", " ".join(DETECTORS)).split()
 VIDEOS, PICTURES = {".mp4", ".mov", ".mkv", ".webm"}, {".jpg", ".jpeg", ".png"}
-RENDERED_RECORDINGS = slice(0, 16, 4)
+RENDERED_RECORDINGS = slice(0, 32, 2)
 """Of the demo's."""
 DETECT_EVERY, MAX_GAP = 3, 15
-LARGER = (1.08, 1.14, 1.2)
-"""Times a good box's side: those of the acceptance."""
+GOOD = "good boxes"
+LARGER = (1.08, 1.1, 1.12, 1.14, 1.16, 1.18, 1.2)
+"""Times the side of a good box, and of one of the landmarker's own detector: those of the acceptance."""
 MUCH_LARGER = {"dlib68": 1.3, "mesh468_iris": 1.5}
 """Times a good box's side that is told, but no part of the acceptance."""
 OFF = 0.08
 FLAGGED_SHARE, FALSE_SHARE = 0.95, 0.02
 """Acceptance: of the real frames that are off in larger boxes and in those of detectors at least so many are
-flagged, and of frames in good boxes at most so many. Larger boxes alone have too few for a share."""
+flagged, and of frames in good boxes at most so many. Larger good boxes alone have too few for a share."""
+TWICE_WRONG_SHARE = 0.8
+"""Of those in a detector's boxes made larger, which lie beside the face too: what is reached with some room,
+less than the acceptance."""
 
 
 class BoxProportions(NamedTuple):
@@ -189,9 +193,8 @@ def count_slips(landmarker: str) -> dict[tuple[str, str], SlipCounts]:
         if looked_at is None:
             continue  # no face
         good = good_boxes(clip, own, found[own])
-        sizes = (1.0, *LARGER, MUCH_LARGER[landmarker])
-        boxes = {box_kind(size): change_boxes(good, OtherBox(size, 0.0)) for size in sizes}
-        boxes |= {name: one.boxes for name, one in found.items()}
+        boxes = {kind: change_boxes(good if of == GOOD else found[of].boxes, OtherBox(size))
+                 for kind, (of, size) in box_kinds(landmarker).items()}  # fmt: skip
         reference = net.predict(clip.frames, good, found[own].rolls, looked_at).landmarks
         for kind, some in boxes.items():
             rolls = found[own].rolls
@@ -202,8 +205,16 @@ def count_slips(landmarker: str) -> dict[tuple[str, str], SlipCounts]:
     return counts
 
 
-def box_kind(size: float) -> str:
-    return "good boxes" if size == 1 else f"good boxes {100 * (size - 1):.0f} % larger"
+def box_kinds(landmarker: str) -> dict[str, tuple[str, float]]:
+    """Title -> whose boxes, and times their side."""
+    own = DETECTORS[landmarker]
+    kinds = [(GOOD, size) for size in (1.0, *LARGER, MUCH_LARGER[landmarker])]
+    kinds += [(own, size) for size in (1.0, *LARGER)] + [("mp_face", 1.0)]
+    return {box_kind(*kind): kind for kind in kinds}
+
+
+def box_kind(of: str, size: float) -> str:
+    return of if size == 1 else f"{of} {100 * (size - 1):.0f} % larger"
 
 
 # --- the table ----------------------------------------------------------------------------------------------
@@ -220,11 +231,15 @@ def test_landmarks_that_slip_are_flagged_and_others_are_not(landmarker):
         figures = (of.frames, of.off, f"{of.furthest:.3f}", of.flagged if of.off else "-", of.false)
         share = f"{of.false / max(1, of.frames):.1%}"
         row(f"{corpus}, {kind}", *map(str, figures), share, f"{of.largest_slip:.3f}")
-    judged = {*map(box_kind, LARGER), DETECTORS[landmarker], "mp_face"}
-    real = [of for (corpus, kind), of in counts.items() if corpus == "real" and kind in judged]
-    off, flagged = sum(of.off for of in real), sum(of.flagged for of in real)
-    assert flagged >= FLAGGED_SHARE * off, f"{flagged} of {off} real frames that are off are flagged"
+    kinds = box_kinds(landmarker)
+    judged = {kind for kind, (of, size) in kinds.items() if size in (LARGER if of == GOOD else (1.0,))}
+    twice_wrong = {kind for kind, (of, size) in kinds.items() if of != GOOD and size in LARGER}
+    for some, share in ((judged, FLAGGED_SHARE), (twice_wrong, TWICE_WRONG_SHARE)):
+        real = [of for (corpus, kind), of in counts.items() if corpus == "real" and kind in some]
+        off, flagged = sum(of.off for of in real), sum(of.flagged for of in real)
+        print(f"{flagged} of {off} real frames that are off are flagged; at least {share:.0%} should be")
+        assert flagged >= share * off, f"{flagged} of {off}: {', '.join(sorted(some))}"
     for corpus in {corpus for corpus, _ in counts}:
-        good = counts[corpus, box_kind(1.0)]
+        good = counts[corpus, box_kind(GOOD, 1.0)]
         assert good.frames > 0
         assert good.false <= FALSE_SHARE * good.frames, f"{corpus}: {good.false} of {good.frames} flagged"

@@ -19,7 +19,9 @@ from pipelines.preprocess.landmark_slips import (
     SLIP_LIMITS,
     SMALLER_BOX,
     OtherBox,
+    boxes_about_landmarks,
     change_boxes,
+    distance_aside,
     distance_off_line,
     face_lengths,
     measure_slip,
@@ -51,7 +53,8 @@ def talking():
 
 def boxes_about(points, sizes):
     """points (T,68,2), sizes (T,) in good sides -> (T,4)."""
-    middle = points[:, INNER_LANDMARKS].mean(1)
+    inner = points[:, INNER_LANDMARKS]
+    middle = (inner.min(1) + inner.max(1)) / 2
     half = np.asarray(sizes)[:, None] * GOOD_SIDE / 2
     return np.concatenate([middle - half, middle + half], axis=1).astype(np.float32)
 
@@ -137,6 +140,21 @@ def test_of_nets_that_look_twice_the_pass_before_is_the_other_placement(talking)
     np.testing.assert_allclose(slip_between_passes(talking, first), 0.05, atol=1e-5)
 
 
+@pytest.mark.parametrize("slipped", [[7], [20, 21, 22, 23, 24, 25, 26]])
+def test_where_the_size_of_a_good_box_is_known_all_five_others_are_asked(talking, slipped):
+    inner = talking[:, INNER_LANDMARKS]
+    side = GOOD_SIDE / float((inner.max(1) - inner.min(1)).mean())
+    sizes, net = np.ones(FRAMES), FallingMouth(talking)
+    sizes[slipped] = 1.2
+    boxes = boxes_about(talking, sizes)
+    found = net.place(np.arange(FRAMES), boxes)
+    net.asked = 0
+    looked_at = np.isin(np.arange(FRAMES), slipped[:1])
+    slip = measure_slip(found, boxes, looked_at, net.place, LIMIT, side)
+    assert np.flatnonzero(slip > LIMIT).tolist() == slipped
+    assert net.asked >= 6 * len(slipped)
+
+
 # --- the arithmetic -----------------------------------------------------------------------------------------
 @settings(max_examples=25, deadline=None)
 @given(zoom=st.floats(0.2, 8), x=st.floats(-500, 500), y=st.floats(-500, 500), angle=st.floats(-3, 3))
@@ -169,7 +187,39 @@ def test_a_face_that_is_turned_away_keeps_its_length():
 def test_other_boxes_keep_what_they_do_not_change():
     box = np.array([[10.0, 20, 50, 100]])
     np.testing.assert_allclose(change_boxes(box, SMALLER_BOX), [[12, 24, 48, 96]])
-    np.testing.assert_allclose(change_boxes(box, OtherBox(1.0, 0.05)), [[10, 24, 50, 104]])
+    np.testing.assert_allclose(change_boxes(box, OtherBox(1.0, 0.0, 0.05)), [[10, 24, 50, 104]])
+    np.testing.assert_allclose(change_boxes(box, OtherBox(1.0, -0.1)), [[6, 20, 46, 100]])
+
+
+def test_landmarks_beside_their_box_are_placed_again(talking):
+    """Not one of these frames has a detection but the first, and no mouth leaves the line."""
+    still = np.repeat(talking[:1], 7, axis=0)
+    net, boxes = FallingMouth(still), boxes_about(still, np.ones(7))
+    boxes[4, ::2] += 0.06 * GOOD_SIDE
+    boxes[5, ::2] -= 0.03 * GOOD_SIDE
+    detected, rows = np.arange(7) == 0, []
+
+    def place(numbers, others):
+        rows.extend(numbers.tolist())
+        return net.place(numbers, others)
+
+    assert (measure_slip(still, boxes, detected, place, LIMIT) == 0).all()
+    assert rows == [0, 4]
+
+
+def test_the_distance_aside_is_in_sides_of_the_box():
+    points, boxes = np.full((2, 68, 2), 50.0), np.array([[0.0, 0, 80, 80], [20, 0, 100, 80]])
+    points[0, 30, 0] = 70
+    points[:, :17] = 300  # the jaw counts for nothing
+    np.testing.assert_allclose(distance_aside(points, boxes), [0.25, 0.125])
+
+
+def test_a_box_about_landmarks_has_their_middle():
+    """Their extent is 120 wide and 80 high: in the mean 100."""
+    points = np.full((1, 68, 2), 70.0)
+    points[0, 17:19] = [[10.0, 30.0], [130.0, 110.0]]
+    points[0, :17] = 500.0  # the jaw counts for nothing
+    np.testing.assert_allclose(boxes_about_landmarks(points, 1.5), [[-5, -5, 145, 145]])
 
 
 # --- in the stages ------------------------------------------------------------------------------------------
