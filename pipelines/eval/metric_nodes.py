@@ -94,7 +94,7 @@ class MetricNodes(ProtocolNodes, frozen=True):
 
     def _score(self, method: str) -> None:
         reads = {
-            "pairs": Read(self.at("pairs"), ("id", "source_clip", "driving_clip")),
+            "pairs": Read(self.at("pairs"), ("id", "source_clip", "driving_clip", "driving_frames")),
             "generated": Read(self.at("generate", method), (FRAMES_FEATURE,)),
             self.driving_method: Read(self.at("generate", self.driving_method), (FRAMES_FEATURE,)),
         }

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from pipelines.eval.methods import (
     reference_method,
 )
 from pipelines.eval.metrics import METRICS, Metric
+from pipelines.eval.metrics.temporal import runs_of_even_steps
 from pipelines.eval.pair_family import (
     Family,
     count_frames_without_landmarks,
@@ -41,6 +42,7 @@ from pipelines.eval.pair_family import (
 from pipelines.eval.pairs import PAIRS_FILE, read_pairs
 from pipelines.eval.records import (
     FrameValues,
+    MetricRecord,
     finite_or_none,
     metric_weights_ids,
     own_frame_metric_records,
@@ -123,9 +125,11 @@ def score_method(
     references = {name: METRICS[name].reference_in(TRUTH_METHOD in families) for name in metrics}
     keys = driving_family(families).keys
     centres = driving_feature_means(metrics, families, driving_people)
+    numbers = {pair.id: pair.driving_frames for pair in table}
+    scores = _with_progress(ctx, keys, (metrics, families, centres, numbers))
     values = [
         replace(one, identity=people[one.pair], reference=references[one.metric])
-        for one in _score_all_pairs(ctx, keys, metrics, families, centres)
+        for one in _with_set_values(scores.values, scores.sets)
     ]
     values.sort(key=lambda one: (one.pair, one.metric))
     about = read_generated_sample_metadata(families["generated"])
@@ -154,47 +158,40 @@ def score_method(
         frames_without_landmarks=held,
     )
     write_json(ctx.out / SUMMARY_FILE, asdict(summary))
+    _log(ctx, summary, records)
+
+
+def _log(ctx: NodeContext, summary: ScoredMethod, records: Sequence[MetricRecord]) -> None:
+    """To the node's own run."""
     about_weights = {f"weights.{part}": what for part, what in summary.provenance.items()}
-    about_weights |= {f"metric_weights.{one}": sha for one, sha in weights.items()}
+    about_weights |= {f"metric_weights.{one}": sha for one, sha in summary.weights.items()}
     about_weights |= {"provenance": describe_provenance(summary.provenance)} if summary.provenance else {}
-    ctx.log_params(
-        {"method": method, "kind": kind, "image_size": summary.image_size, "pairs": summary.pairs}
-        | about_weights
-    )
+    facts = {"method": summary.method, "kind": summary.kind}
+    ctx.log_params(facts | {"image_size": summary.image_size, "pairs": summary.pairs} | about_weights)
     ctx.log_metrics({f"eval/{one.name}": one.value for one in records if one.value is not None})
 
 
-def _score_all_pairs(
-    ctx: NodeContext,
-    keys: Sequence[str],
-    metrics: Sequence[str],
-    families: Mapping[str, Family],
-    centres: Centres,
-) -> list[FrameValues]:
-    """Tells how far it is."""
+def _with_progress(ctx: NodeContext, keys: Sequence[str], arguments: tuple[Any, ...]) -> PairScores:
+    """Of all pairs. arguments: of `score_pairs`, after the keys."""
     values: list[FrameValues] = []
     sets: SetStates = {}
     pairs = f"{len(keys):,} pair{'s' * (len(keys) != 1)}"
     ctx.report_progress(0, len(keys), pairs)
-    for done in _in_tasks(keys, metrics, families, centres, ctx.resources):
+    for done in _in_tasks(keys, arguments, ctx.resources):
         values += done.values
         sets = add_set_states(sets, done.sets)
         ctx.report_progress(len({one.pair for one in values}), len(keys), pairs)
-    return _with_set_values(values, sets)
+    return PairScores(values, sets)
 
 
 def _in_tasks(
-    keys: Sequence[str],
-    metrics: Sequence[str],
-    families: Mapping[str, Family],
-    centres: Centres,
-    resources: Mapping[str, float],
+    keys: Sequence[str], arguments: tuple[Any, ...], resources: Mapping[str, float]
 ) -> Iterable[PairScores]:
     """In order of the tasks, so that states of sets are added up in one order."""
     from pipelines.cluster.tasks import run_in_worker
 
     def task(some: Sequence[str]) -> PairScores:
-        return run_in_worker(score_pairs, some, metrics, families, centres, resources=resources)
+        return run_in_worker(score_pairs, some, *arguments, resources=resources)
 
     with ThreadPoolExecutor(MAX_SUBMITTED_SCORE_TASKS) as pool:
         count = min(MAX_SCORING_TASKS_PER_METHOD, -(-len(keys) // MIN_PAIRS_PER_TASK))
@@ -253,10 +250,15 @@ def driving_feature_means(
 
 
 def score_pairs(
-    keys: Sequence[str], metrics: Sequence[str], families: Mapping[str, Family], centres: Centres
+    keys: Sequence[str],
+    metrics: Sequence[str],
+    families: Mapping[str, Family],
+    centres: Centres,
+    numbers: Mapping[str, Sequence[int]] | None = None,
 ) -> PairScores:
     """Every metric on some pairs, each frame and feature read once. A pair of which the method has no frames
-    counts with all of them."""
+    counts with all of them. numbers: pair -> which frames of the driving clip its frames are; None = one
+    after the other."""
     wanted, has_truth = [METRICS[name] for name in metrics], TRUTH_METHOD in families
     present = set(families["generated"].keys)
     values, sets = [], SetStateBuilder()
@@ -269,7 +271,8 @@ def score_pairs(
         for metric in wanted:
             name = reference_method(metric.reference_in(has_truth) or "none", has_truth)
             reference = others.setdefault(name, PairFeatures(key, families, name) if name else method)
-            scored = score_frames(metric, key, method, reference, centres.get(metric.name))
+            at = numbers[key] if numbers else None
+            scored = score_frames(metric, key, method, reference, centres.get(metric.name), at)
             values.append(scored)
             if metric.of_sets and not scored.needs:
                 _add_to_sets(sets, metric, scored, method, reference)
@@ -291,7 +294,7 @@ class PairFeatures:
 
     def get(self, feature: str, field: str) -> np.ndarray | str:
         """(T,...), a row a frame or a window, or the id of the weights for want of which there is none.
-        Frames are float64 in [0,1]. A single picture stands for every driving frame."""
+        Frames are uint8. A single picture stands for every driving frame."""
         place = (feature, field)
         if place not in self._read:
             self._read[place] = self._load(*place)
@@ -306,8 +309,7 @@ class PairFeatures:
         role = f"{self._prefix}.{feature}".removesuffix(f".{FRAMES_FEATURE}") if self._prefix else own
         if needs := read_optional_field(self._families[role], self._key, "needs"):
             return needs["weights"]
-        values = self._families[role].read(self._key, [name])[name]
-        return values / 255.0 if feature == FRAMES_FEATURE else values
+        return self._families[role].read(self._key, [name])[name]
 
 
 def count_rows(feature: str, frames: int) -> int:
@@ -327,11 +329,12 @@ def score_frames(
     method: PairFeatures,
     reference: PairFeatures,
     centre: np.ndarray | str | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> FrameValues:
     """One metric in each frame of one pair, or its one value of the pair. centre: what is taken from the
-    features of both sides."""
+    features of both sides. numbers: which frames of the driving clip these are."""
     prediction, target = _both_sides(metric, method, reference)
-    for features in (prediction, target, centre):
+    for features in (prediction, target, centre, _frames_too_small(metric, target)):
         if isinstance(features, str):
             return FrameValues(
                 pair=pair, metric=metric.name, values=np.empty(0), undetected=0, needs=features
@@ -349,8 +352,20 @@ def score_frames(
         return FrameValues(
             pair=pair, metric=metric.name, values=np.array([value]), undetected=int(np.isnan(value))
         )
-    values = metric.per_frame(prediction, prediction if reference.is_other_clip else target)
+    if reference.is_other_clip:
+        target = prediction
+    runs = runs_of_even_steps(numbers) if metric.temporal and numbers is not None else [slice(None)]
+    values = np.concatenate([metric.per_frame(prediction[run], target[run]) for run in runs])
     return FrameValues(pair=pair, metric=metric.name, values=values, undetected=undetected)
+
+
+def _frames_too_small(metric: Metric, frames: np.ndarray | str) -> str | None:
+    """What the metric needs in place of such frames; None where they will do."""
+    if not metric.min_frame_size or isinstance(frames, str):
+        return None
+    size = min(frames.shape[1:3])
+    wanted = f"frames of {metric.min_frame_size} px a side or more, these have {size}"
+    return wanted if size < metric.min_frame_size else None
 
 
 def _both_sides(

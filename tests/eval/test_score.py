@@ -109,11 +109,30 @@ def test_a_pair_that_the_method_lacks_counts_as_missing_with_all_of_its_frames(r
 
 @pytest.mark.parametrize(("pairs", "sizes"), [(3, [3]), (9, [3, 3, 3]), (80, [10] * 8)])
 def test_few_pairs_are_few_tasks(pairs, sizes, monkeypatch):
-    monkeypatch.setattr(score, "score_pairs", lambda keys, metrics, families, centres: list(keys))
+    monkeypatch.setattr(score, "score_pairs", lambda keys, *_: list(keys))
     keys = [str(n) for n in range(pairs)]
-    tasks = list(score._in_tasks(keys, [], {}, {}, {}))
+    tasks = list(score._in_tasks(keys, (), {}))
     assert [len(task) for task in tasks] == sizes
     assert sorted(key for task in tasks for key in task) == sorted(keys)
+
+
+def test_frames_that_a_metric_cannot_be_computed_of_say_what_it_needs(road):
+    families = families_of(road)
+    (found,) = score.score_pairs(families["generated"].keys[:1], ["ms_ssim"], families, {}).values
+    assert (found.needs, len(found.values)) == ("frames of 176 px a side or more, these have 32", 0)
+
+
+def test_frames_that_are_left_out_between_two_part_what_moves(road):
+    families = families_of(road)
+    key = families["generated"].keys[0]
+    names = ["flicker", "jitter_mesh", "ssim"]
+    for numbers, without in (
+        ([1, 2, 3, 4, 5, 6], {"flicker": [0], "jitter_mesh": [0, 1], "ssim": []}),
+        ([1, 3, 5, 9, 11, 13], {"flicker": [0, 3], "jitter_mesh": [0, 1, 3, 4], "ssim": []}),
+    ):
+        rows = score.score_pairs([key], names, families, {}, {key: numbers}).values
+        assert {row.metric: np.flatnonzero(np.isnan(row.values)).tolist() for row in rows} == without
+        assert {row.undetected for row in rows} == {0}
 
 
 # --- centres and sets ---------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from pipelines.eval.metrics.mouth_sound import (
     MOUTH_SOUND_CORRELATION_MESH_METRIC,
     MOUTH_SOUND_LAG_MESH_METRIC,
 )
+from pipelines.eval.metrics.ms_ssim import MS_SSIM_METRIC
 from pipelines.eval.metrics.nme import NME_METRICS
 from pipelines.eval.metrics.perceptual import LPIPS_EFFLITE0_UNLEARNED_METRIC
 from pipelines.eval.metrics.psnr import PSNR_FRAME_MEAN_METRIC, PSNR_POOLED_METRIC
@@ -34,6 +35,7 @@ METRICS: dict[str, Metric] = {
         PSNR_FRAME_MEAN_METRIC,
         PSNR_POOLED_METRIC,
         SSIM_METRIC,
+        MS_SSIM_METRIC,
         SSIM_UNIFORM7_METRIC,
         SSIM_TORCHMETRICS_METRIC,
         *AKD_METRICS,

@@ -2,7 +2,7 @@
 features of both) to a value for each frame or each pair, and how the mean of these becomes the metric's
 value.
 
-T = frames of a pair; images are float64 RGB in [0,1], shape (T,H,W,3). The values of frames are kept, so that
+T = frames of a pair; images are uint8 RGB, shape (T,H,W,3). The values of frames are kept, so that
 methods can be compared on any frames that they share, and resampled for an interval, without scoring them
 again. A metric of whole clips (how well the mouth follows the sound) has one value for each pair. A metric
 that compares two sets of frames, as a Frechet distance does, has no values of frames: it is computed from the
@@ -81,7 +81,7 @@ class Metric(Struct, frozen=True, kw_only=True):
     cross_reference: Reference | None = None
     """What frames of a pair without a ground truth are compared with; None = the metric does not apply."""
     feature: str = FRAMES_FEATURE
-    """What it compares: the frames themselves, float64 in [0,1], or a name in METRIC_FEATURES."""
+    """What it compares: the frames themselves, uint8, or a name in METRIC_FEATURES."""
     field: str = FRAMES_FEATURE
     """Which of the feature's fields."""
     reference_feature: str = ""
@@ -94,6 +94,11 @@ class Metric(Struct, frozen=True, kw_only=True):
     on_request: bool = False
     """Left out unless `eval.metrics` names it: another form of a metric that is there without being asked
     for, or a feature that costs as much as all the others."""
+    temporal: bool = False
+    """Its value of a frame is of the frames before it too: `per_frame` is given frames one step apart, and
+    where some are left out between two, each side by itself."""
+    min_frame_size: int = 0
+    """Of a metric of frames: side in pixels below which it is not computed, and says so."""
     finish: Callable[[float], float] = _mean
     """From the mean over frames to the value."""
     centred: bool = False

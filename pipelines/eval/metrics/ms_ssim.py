@@ -55,6 +55,6 @@ def ms_ssim_per_frame(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 MS_SSIM_METRIC = Metric(
     name="ms_ssim", title="MS-SSIM", variant="gauss11_rgb_crop_5scales", better="up", unit="",
-    per_frame=ms_ssim_per_frame,
+    per_frame=ms_ssim_per_frame, min_frame_size=MIN_MS_SSIM_SIZE,
     meaning="structural similarity at five scales, weighted as in Wang et al. 2003",
 )  # fmt: skip

@@ -7,6 +7,9 @@ are no neighbours (score.py). The first frames, which have nothing before them, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import numpy as np
 
 from pipelines.eval.metrics.landmarks import (
@@ -17,6 +20,14 @@ from pipelines.eval.metrics.landmarks import (
 )
 from pipelines.eval.metrics.metric import Metric
 from pipelines.eval.metrics.pictures import MAX_PIXEL, check_pictures, to_pixel_values
+
+
+def runs_of_even_steps(numbers: Sequence[int]) -> list[slice]:
+    """Numbers of frames of a clip, in order -> the rows that follow each other by the smallest step that
+    there is: a source frame that is left out between two ends a run."""
+    steps = np.diff(numbers)
+    ends = np.flatnonzero(steps > steps.min()) + 1 if len(steps) else np.empty(0, int)
+    return [slice(start, end) for start, end in pairwise([0, *ends.tolist(), len(numbers)])]
 
 
 def flicker_per_frame(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -46,7 +57,7 @@ def jitter_per_frame(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 FLICKER_METRIC = Metric(
     name="flicker", title="Flicker", variant="mean_abs_difference_of_frame_differences_01", better="down",
-    unit="[0,1]", per_frame=flicker_per_frame,
+    unit="[0,1]", temporal=True, per_frame=flicker_per_frame,
     meaning="mean absolute difference between how pixels change from frame to frame, generated and real",
 )  # fmt: skip
 
@@ -56,7 +67,7 @@ def _jitter_metric(backend: LandmarkBackend) -> Metric:
         name=f"jitter_{backend.suffix}", title=f"Jitter ({backend.title})",
         variant="mean_euclidean_68_second_difference_256px", better="down", unit="px",
         feature=backend.feature, field="landmarks", per_frame=jitter_per_frame,
-        on_request=backend.on_request,
+        on_request=backend.on_request, temporal=True,
         meaning=f"mean length of the second difference in time of {backend.points}, less that of the real "
         "face's",
     )  # fmt: skip

@@ -23,6 +23,8 @@ def _values(metric: Metric, frames: int, seed: int) -> np.ndarray:
     """Of a made-up clip; some frames of metrics that compare faces have none."""
     rng = np.random.default_rng(seed)
     shape = FIELD_SHAPES[metric.field]
+    if metric.min_frame_size:
+        shape = (metric.min_frame_size, metric.min_frame_size, 3)
     a, b = rng.random((2, frames, *shape))
     if metric.feature != FRAMES_FEATURE:
         a[rng.random(frames) < 0.3] = np.nan
