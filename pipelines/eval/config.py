@@ -86,7 +86,7 @@ class ReportConfig(Struct, frozen=True, kw_only=True):
     videos: int = 2
     """Side-by-side videos of each model, of the first pairs of its grid; each adds its size to the page."""
     resamples: int = 1000
-    """Bootstrap resamples over pairs behind each 95 % interval."""
+    """Bootstrap resamples over identities behind each 95 % interval."""
     seed: int = 0
     """Of the bootstrap."""
 

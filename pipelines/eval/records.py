@@ -75,7 +75,10 @@ class MetricRecord:
     value: float | None
     low: float | None = None
     high: float | None = None
-    """95 % bootstrap interval over pairs; None for a single pair."""
+    """95 % bootstrap interval over identities (of the sources); None for a single one, and of metrics that
+    compare sets."""
+    identities: int = 0
+    """How many people the interval rests on."""
     n: int
     """Frames that entered."""
     missing: int
@@ -200,7 +203,8 @@ def _record(
     bootstrap: BootstrapSettings | None,
 ) -> MetricRecord:
     needs = next((one.needs for one in rows if one.needs), "")
-    states = list(sum_frames_by_pair(rows, keep).values())
+    by_pair = sum_frames_by_pair(rows, keep)
+    states = list(add_up_by_identity(by_pair, rows).values())
     total = sum(states, FrameSums())
     value = _value(metric, rows, total)
     undetected = sum(one.undetected for one in rows)
@@ -226,7 +230,8 @@ def _record(
         n=int(total.n),
         missing=int(total.missing),
         undetected=undetected,
-        pairs=len(states),
+        pairs=len(by_pair),
+        identities=len(states),
         backend=metric_backend(metric),
         weights={one: method.weights[one] for one in ids if one in method.weights},
         weights_in_loss=[one for one in ids if one in in_loss],
@@ -253,7 +258,7 @@ def sum_frames_by_pair(
 ) -> dict[str, FrameSums]:
     """Pair -> the sums of its frames: of those to keep, or of all that have a value. In order of the pairs:
     the bootstrap draws by place."""
-    found = {}
+    found: dict[str, FrameSums] = {}
     for one in sorted(rows, key=lambda one: one.pair):
         if one.needs or (keep is not None and one.pair not in keep):
             continue
@@ -261,10 +266,21 @@ def sum_frames_by_pair(
     return found
 
 
+def add_up_by_identity(by_pair: Mapping[str, FrameSums], rows: Sequence[FrameValues]) -> dict[str, FrameSums]:
+    """Identity of the source -> the sums of its pairs, in order: clips of one person are alike, so that
+    people, and not clips, are what another sample would have others of."""
+    people = {one.pair: one.identity or one.pair for one in rows}
+    found: dict[str, FrameSums] = {}
+    for pair in sorted(by_pair, key=lambda pair: (people[pair], pair)):
+        found[people[pair]] = found.get(people[pair], FrameSums()) + by_pair[pair]
+    return found
+
+
 def bootstrap_interval(
     metric: Metric, states: Sequence[FrameSums], bootstrap: BootstrapSettings
 ) -> tuple[float | None, float | None]:
-    """95 % percentile interval of the value over pairs drawn with replacement; None for a single pair."""
+    """95 % percentile interval of the value over identities, a state each, drawn with replacement; None for a
+    single one."""
     table = np.array([(one.n, one.missing, one.total) for one in states], dtype=np.float64)
     if len(table) < 2:
         return None, None
@@ -274,7 +290,7 @@ def bootstrap_interval(
 
 
 def _resampled(table: np.ndarray, bootstrap: BootstrapSettings) -> np.ndarray:
-    """(pairs, sums) -> (resamples, sums): of as many pairs, drawn with replacement."""
+    """(identities, sums) -> (resamples, sums): of as many of them, drawn with replacement."""
     rng = np.random.default_rng(bootstrap.seed)
     count = len(table)
     return rng.multinomial(count, np.full(count, 1 / count), size=bootstrap.resamples) @ table
@@ -292,7 +308,7 @@ class MethodDifference:
     """Of the first less that of the second, in the metric's unit."""
     low: float | None
     high: float | None
-    """95 % bootstrap interval over pairs."""
+    """95 % bootstrap interval over identities."""
     n: int
     """Frames that both have, or pairs, of metrics that have one value of each."""
 
@@ -313,7 +329,7 @@ def compare_methods(
     """Two methods, each by its name and its values of one metric; None where they share no frame, or of a
     metric of sets not all frames."""
     keep = frames_scored_by_all_methods(dict([first, second]))
-    ours, theirs = (sum_frames_by_pair(rows, keep) for _, rows in (first, second))
+    ours, theirs = (add_up_by_identity(sum_frames_by_pair(rows, keep), rows) for _, rows in (first, second))
     n = int(sum(state.n for state in ours.values()))
     if not n or set(ours) != set(theirs):
         return None

@@ -37,7 +37,7 @@ METHOD_KIND_TEXTS = {
 FEW_PAIRS = 30
 """Pairs below which a comparison is called an indication."""
 
-INTERVALS_NOTE = """<p class="soft small">95 % bootstrap interval over pairs in small print. Green: the best
+INTERVALS_NOTE = """<p class="soft small">95 % bootstrap interval over people in small print. Green: the best
 of models and copied source, of those that lack a value in at most 5 % of their frames.</p>"""
 SHARED_FRAMES_NOTE = """<p class="soft small">The frames that all methods share: values in this table were
 measured on the same frames in the same way. ⚠: frames left out because one of the methods shows no face in

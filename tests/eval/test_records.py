@@ -4,16 +4,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import structs
 
 from models.perception import NETS, net_on_backend
 from models.weights import THIRD_PARTY_WEIGHTS
 from pipelines.eval.features import FRAMES_FEATURE, METRIC_FEATURES
 from pipelines.eval.methods import Method
-from pipelines.eval.metrics import METRICS
+from pipelines.eval.metrics import METRICS, FrameSums
 from pipelines.eval.records import (
     BootstrapSettings,
     FrameValues,
+    add_up_by_identity,
     compare_methods,
     frames_scored_by_all_methods,
     metric_weights_ids,
@@ -86,6 +89,39 @@ def test_the_interval_holds_the_value_and_is_the_same_each_time():
     record = own(FIRST)
     assert record == own(FIRST)
     assert record.low < record.value < record.high
+
+
+def of_people(rows, *people):
+    return [replace(row, identity=person) for row, person in zip(rows, people, strict=True)]
+
+
+def test_the_interval_is_over_people_and_not_over_their_clips():
+    rows = values([1.0, 2.0], [3.0], [8.0])
+    one, three = own(of_people(rows, "ann", "ann", "ann")), own(of_people(rows, "ann", "bob", "cis"))
+    assert (one.value, one.pairs, one.identities) == (three.value, 3, 1)
+    assert (one.low, one.high, three.identities) == (None, None, 3)
+    two = own(of_people(rows, "ann", "ann", "bob"))
+    assert {two.low, two.high} == {2.0, 8.0}  # each of the two alone
+
+
+def test_the_difference_of_two_methods_is_resampled_over_people_too():
+    first, second = (of_people(rows, "ann", "ann") for rows in (FIRST, SECOND))
+    found = compare_methods(AKD, ("a", first), ("b", second), BOOTSTRAP)
+    assert found is not None
+    assert (found.low, found.high) == (None, None)
+
+
+FRAMES = st.lists(st.floats(0, 9), min_size=1, max_size=4)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), FRAMES), min_size=1))
+def test_people_add_up_to_the_same_as_pairs(pairs):
+    rows = of_people(values(*(frames for _, frames in pairs)), *(person for person, _ in pairs))
+    by_pair = sum_frames_by_pair(rows)
+    people = add_up_by_identity(by_pair, rows)
+    assert set(people) == {person for person, _ in pairs}
+    whole, parts = (sum(some.values(), FrameSums()) for some in (people, by_pair))
+    assert (whole.n, whole.total) == (parts.n, pytest.approx(parts.total))
 
 
 def test_one_pair_has_no_interval():
