@@ -40,7 +40,8 @@ clips exist) and the fields below. Plain `webdataset` reads every shard: a membe
 | visualization | npz | dict, "place title" -> uint8 (I,I,3) | how the middle frame was made | generate.* |
 | method | json | dict: provenance (parts with other than the published weights), image_size | | generate.* |
 | openness | npy | float32 (T,2) | of lid from lid over the eye's width, left eye first | features.* |
-| embedding | npy | float32 (T,128) | dlib's of the largest face, NaN where none | features.* |
+| embedding | npy | float32 (T,128 or 512) | dlib's or ArcFace's of the face, NaN where none | features.* |
+| action_units | npy | float32 (T,18) | 1 present, 0 not, NaN where no face; by OpenFace 2 | features.* |
 | head_features | npy | float32 (T,1280) | EfficientNet-Lite0's head, mean over positions | features.* |
 | block_features | npy | float32 (T,320) | its last block's output, mean over positions | features.* |
 | map_distance | npy | float32 (T,) | of its maps from those of the truth's frame | features.* |
@@ -166,7 +167,7 @@ FIELD_EXTENSIONS: dict[str, str] = {  # field -> extension; the docstring above 
     "scale": "npy", "rotation": "npy", "translation": "npy", "angles": "npy", "fit_error": "npy",
     "fit_valid": "npy", "id_frames": "npy", "net_code": "npy", "net_crop": "npy",
     "speech": "npy", "codes": "npy",
-    "openness": "npy", "embedding": "npy",
+    "openness": "npy", "embedding": "npy", "action_units": "npy",
     "head_features": "npy", "block_features": "npy", "map_distance": "npy",
     "inception_features": "npy", "lpips": "npy",
     "sync_lips": "npy", "sync_sound": "npy", "loudness": "npy", "logits": "npy",

@@ -275,7 +275,7 @@ def phase_by(figure: str, highest: bool, *more: str):
 @pytest.mark.parametrize(
     ("figure", "highest", "weights", "reach"),
     [("l1", False, (), "metrics.l1"), ("akd_l2_dlib", False, ("dlib_sp68",), "metrics.akd"),
-     ("cross/pose_mesh", False, ("mp_face_short", "mp_face_full", "mp_mesh468", "mp_iris"), "metrics.mesh"),
+     ("cross/pose_mesh", False, ("mp_face_short", "mp_face_full", "mp_mesh468", "mp_iris"), "metrics.pose"),
      ("cross/csim_dlib_centred", True, ("mp_face_short", "mp_face_full", "mp_mesh468", "dlib_resnet"),
       "metrics.identity")],
 )  # fmt: skip

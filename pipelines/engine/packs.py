@@ -302,7 +302,9 @@ class LazySamples(Sequence[shards.Sample]):
 
     # By key, as storage.families.Family: only what is asked for is read.
     def fields(self, key: str) -> list[str]:
-        return list(self._fields)
+        """Of those that the stage reads, the ones that the sample has."""
+        has = {member.field for member in self._record(key)[1].members}
+        return [field for field in self._fields if field in has]
 
     def frame_count(self, key: str) -> int:
         return self._record(key)[1].frames

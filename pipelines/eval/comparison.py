@@ -27,7 +27,7 @@ from pipelines.eval.records import (
 )
 from pipelines.eval.sample_frames import read_sample_frames
 from pipelines.eval.sample_pictures import ModelSamples, render_model_samples
-from pipelines.eval.score import ScoredMethod, read_frame_metric_values, read_scored_method
+from pipelines.eval.score_files import ScoredMethod, read_frame_metric_values, read_scored_method
 
 if TYPE_CHECKING:
     from pipelines.eval.config import ReportConfig

@@ -30,6 +30,15 @@ class ExternalMethodConfig(Struct, frozen=True, kw_only=True):
     """What the method was given of what it is to do."""
 
 
+class OpenFaceFiles(Struct, frozen=True, kw_only=True):
+    """What OpenFace 2 found in a method's frames (pipelines/eval/openface.py says how files are named)."""
+
+    not_in_key: ClassVar[tuple[str, ...]] = ("folder",)
+
+    folder: ExpandedPath
+    """Where they lie: a CSV file for each pair. Their content is in the key."""
+
+
 class EvalConfig(Struct, frozen=True, kw_only=True):
     not_in_key: ClassVar[tuple[str, ...]] = ("data", "frames_from")
 
@@ -48,6 +57,9 @@ class EvalConfig(Struct, frozen=True, kw_only=True):
     """Names from pipelines/eval/metrics, of protocols whose pairs have a ground truth."""
     methods: dict[str, ExternalMethodConfig] = field(default_factory=dict)
     """Name -> a method of other code, compared with the models: its frames lie in a folder."""
+    openface: dict[str, dict[str, OpenFaceFiles]] = field(default_factory=dict)
+    """Protocol -> method, `truth` or `driving` among them -> what OpenFace 2 found in its frames, for
+    au_h_openface."""
     checkpoint: Literal["last", "best"] = "last"
     """Of the model's last phase: its last step, or the step of its best validation, by PSNR unless `best` of
     the phase names another figure. Of released weights there is one set."""

@@ -36,7 +36,11 @@ class MetricFeature(Struct, frozen=True, kw_only=True):
     """What is read of the driving clip beside the generated frames, by fields of `clips`, such as its sound.
     The stage then has the inputs `pairs` and `clips`."""
     input_features: tuple[str, ...] = ()
-    """Other features of the same frames that its stage reads, under their names."""
+    """Other features of the same frames that its stage reads, under their names (`read_input_feature`)."""
+    imported: bool = False
+    """Whether it is read from what another program wrote: the stage then has the setting `files`, the folder
+    that `eval.openface` names for the protocol and method, if it does, and the argument `setting`, that
+    setting's name."""
     window: int = 1
     """Frames in a row that each row of its fields is of, one window after another; a clip that is shorter has
     one row of NaN."""
@@ -54,6 +58,10 @@ DLIB_LANDMARKS_FEATURE = "landmarks.dlib68"
 MESH_LANDMARKS_FEATURE = "landmarks.mesh468_iris"
 FAN_LANDMARKS_FEATURE = "landmarks.fan2d"
 IDENTITY_FEATURE = "identity.dlib_resnet"
+IRSE50_FEATURE, IRSE50_FIXEDCROP_FEATURE = "identity.irse50", "identity.irse50_fixedcrop"
+ARCFACE_R50_FEATURE, ARCFACE_R100_FEATURE = "identity.arcface_r50", "identity.arcface_r100"
+DECA_FEATURE = "face.deca"
+OPENFACE_FEATURE = "action_units.openface2"
 EFFICIENTNET_FEATURE = "imagenet.efficientnet_lite0"
 INCEPTION_PT_FEATURE, INCEPTION_CLEAN_FEATURE = "inception_fid.pt", "inception_fid.clean"
 LPIPS_ALEX_FEATURE, LPIPS_VGG_FEATURE = "lpips.alex", "lpips.vgg"
@@ -79,7 +87,7 @@ METRIC_FEATURES: dict[str, MetricFeature] = {
         backend=f"dlib_hog + dlib68 {_RESIZED}, largest face",
     ),
     MESH_LANDMARKS_FEATURE: MetricFeature(
-        fields=("landmarks", "openness", "angles"),
+        fields=("landmarks", "openness", "angles", "exp_coeffs"),
         nets=("mp_face", "mesh468_iris", "analytic_head"),
         light=False,
         backend=f"mp_face + mesh468_iris {_RESIZED}, largest face; pose by landmark fit of analytic_head",
@@ -95,6 +103,41 @@ METRIC_FEATURES: dict[str, MetricFeature] = {
         nets=("mp_face", "dlib128_mesh"),
         light=False,
         backend=f"mp_face + mesh468 + dlib_resnet {_RESIZED}, largest face",
+    ),
+    **{
+        feature: MetricFeature(
+            fields=("embedding",),
+            input_features=(MESH_LANDMARKS_FEATURE,),
+            nets=(net,),
+            light=False,
+            backend=f"{net} on faces aligned by five of mesh468_iris's points {_RESIZED}",
+        )
+        for feature, net in (
+            (IRSE50_FEATURE, "irse50"),
+            (ARCFACE_R50_FEATURE, "arcface_r50"),
+            (ARCFACE_R100_FEATURE, "arcface_r100"),
+        )
+    },
+    IRSE50_FIXEDCROP_FEATURE: MetricFeature(
+        fields=("embedding",),
+        nets=("irse50",),
+        light=False,
+        backend=f"irse50 on rows 35 to 222 and columns 32 to 219 {_RESIZED}",
+        lack="no frame",
+    ),
+    DECA_FEATURE: MetricFeature(
+        fields=("angles", "exp_coeffs"),
+        input_features=(MESH_LANDMARKS_FEATURE,),
+        nets=("deca",),
+        light=False,
+        backend=f"deca in crops about mesh468_iris's points {_RESIZED}",
+    ),
+    OPENFACE_FEATURE: MetricFeature(
+        fields=("action_units",),
+        imported=True,
+        nets=(),
+        light=True,
+        backend="OpenFace 2, CSV files",
     ),
     EFFICIENTNET_FEATURE: MetricFeature(
         fields=("head_features", "block_features"),
@@ -184,6 +227,12 @@ FEATURE_STAGES = {
     MESH_LANDMARKS_FEATURE: "pipelines.eval.mesh_features:compute_mesh_landmarks",
     FAN_LANDMARKS_FEATURE: "pipelines.eval.fan_features:compute_fan_landmarks",
     IDENTITY_FEATURE: "pipelines.eval.mesh_features:compute_identity_embeddings",
+    IRSE50_FEATURE: "pipelines.eval.identity_features:compute_irse50_embeddings",
+    ARCFACE_R50_FEATURE: "pipelines.eval.identity_features:compute_arcface_r50_embeddings",
+    ARCFACE_R100_FEATURE: "pipelines.eval.identity_features:compute_arcface_r100_embeddings",
+    IRSE50_FIXEDCROP_FEATURE: "pipelines.eval.identity_features:compute_irse50_fixedcrop_embeddings",
+    DECA_FEATURE: "pipelines.eval.deca_features:compute_deca_coefficients",
+    OPENFACE_FEATURE: "pipelines.eval.openface:read_action_units",
     EFFICIENTNET_FEATURE: "pipelines.eval.efficientnet_features:compute_efficientnet_features",
     INCEPTION_PT_FEATURE: "pipelines.eval.inception_features:compute_inception_features_pt",
     INCEPTION_CLEAN_FEATURE: "pipelines.eval.inception_features:compute_inception_features_clean",
@@ -207,6 +256,14 @@ def with_input_features(names: Iterable[str]) -> list[str]:
     for name in names:
         found |= dict.fromkeys([*with_input_features(METRIC_FEATURES[name].input_features), name])
     return list(found)
+
+
+def read_input_feature(inputs: Mapping[str, FamilySamples], name: str) -> Sample:
+    """Another feature of the same frames -> its fields, or `needs` alone, where its weights are missing."""
+    family = inputs[name]
+    key = family.keys[0]
+    fields = family.fields(key)
+    return family.read(key, ["needs"] if "needs" in fields else fields)
 
 
 def compute_dlib_landmarks(

@@ -39,8 +39,9 @@ def compute_mesh_landmarks(
     nets: Mapping[str, object],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
-    """In each generated frame 68 points (T,68,2), openness of both eyes (T,2), and pitch, yaw, roll (T,3) in
-    degrees; float32, NaN where no face is found. Without one of the nets, its weights."""
+    """In each generated frame 68 points (T,68,2), openness of both eyes (T,2), pitch, yaw, roll (T,3) in
+    degrees and expression coefficients (T,n_exp) in sigmas; float32, NaN where no face is found. Without one
+    of the nets, its weights."""
     sample = inputs["generated"][0]
     if needs := missing_weights(nets, LANDMARK_NET_WEIGHTS):
         yield {"__key__": sample["__key__"], "needs": {"weights": needs}}
@@ -51,11 +52,13 @@ def compute_mesh_landmarks(
     found = detector.detect(images)
     points = landmarker.predict(images, largest_faces(found), largest_face_rolls(found))
     assert points.dense is not None
+    angles, exp_coeffs = fit_head(cast("MorphableModel", nets["analytic_head"]), points.landmarks)
     yield {
         "__key__": sample["__key__"],
         "landmarks": points.landmarks,
         "openness": eye_openness(points.dense),
-        "angles": fit_head_angles(cast("MorphableModel", nets["analytic_head"]), points.landmarks),
+        "angles": angles,
+        "exp_coeffs": exp_coeffs,
     }
 
 
@@ -111,12 +114,13 @@ def eye_openness(dense: np.ndarray) -> np.ndarray:
     return np.stack(eyes, axis=1).astype(np.float32)
 
 
-def fit_head_angles(model: MorphableModel, landmarks: np.ndarray) -> np.ndarray:
-    """landmarks (T,68,2), NaN where there is no face -> pitch, yaw, roll (T,3) float32 in degrees, of a fit
-    of one person to all frames; NaN where the landmarks are."""
+def fit_head(model: MorphableModel, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """landmarks (T,68,2), NaN where there is no face -> pitch, yaw, roll (T,3) in degrees and expression
+    coefficients (T,n_exp), float32, of a fit of one person to all frames; NaN where the landmarks are."""
     angles = np.full((len(landmarks), 3), np.nan, np.float32)
+    exp_coeffs = np.full((len(landmarks), model.n_exp), np.nan, np.float32)
     seen = np.isfinite(landmarks).all((1, 2))
     if seen.any():
         fit = fit_landmarks(model, landmarks[seen], LandmarkFitOptions())
-        angles[seen] = rotation_to_euler(fit.rotation)
-    return angles
+        angles[seen], exp_coeffs[seen] = rotation_to_euler(fit.rotation), fit.exp
+    return angles, exp_coeffs

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pipelines.engine.node import Read
 from pipelines.eval.features import (
     FEATURE_STAGES,
@@ -76,7 +78,8 @@ class MetricNodes(ProtocolNodes, frozen=True):
             reads[TRUTH_METHOD] = Read(self.at("generate", TRUTH_METHOD), (FRAMES_FEATURE,))
             writes += feature.pair_fields
         for other in feature.input_features:
-            reads[other] = Read(f"{self.at('features', method)}.{other}", METRIC_FEATURES[other].fields)
+            fields = (*METRIC_FEATURES[other].fields, "needs")
+            reads[other] = Read(f"{self.at('features', method)}.{other}", fields)
         if feature.driving_fields:
             side = SOUND_ROLE_PREFIX if self.sound_corpus else DRIVING_ROLE_PREFIX
             corpus = self.sound_corpus or self.sides.get(side) or self.sides[""]
@@ -87,10 +90,21 @@ class MetricNodes(ProtocolNodes, frozen=True):
             reads |= {"pairs": Read(self.at("pairs"), PAIR_COLUMNS), CLIPS_FAMILY: own}
         # fmt: off
         self.run.add_keyed(f"{self.at('features', method)}.{name}", FEATURE_STAGES[name],
+                           **(self._imported_files(method) if feature.imported else {}),
                            stage=f"features.{self.stage_of(method)}.{name}", units=self.at("pairs"),
                            reads=reads, reads_codec=GENERATED_CODEC, writes=(*writes, "needs"),
                            nets=feature.nets, light=feature.light, missing_weights="skip")
         # fmt: on
+
+    def _imported_files(self, method: str) -> dict[str, Any]:
+        """What another program found in a method's frames."""
+        setting = f"eval.openface.{self.name}.{method}"
+        if method not in self.run.config.eval.openface.get(self.name, {}):
+            return {"arguments": {"setting": setting}}
+        return {
+            "arguments": {"setting": setting}, "config": {"files": setting},
+            "inputs": "pipelines.eval.openface:digest_external_files",
+        }  # fmt: skip
 
     def _score(self, method: str) -> None:
         reads = {

@@ -11,11 +11,9 @@ report.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +45,14 @@ from pipelines.eval.records import (
     metric_weights_ids,
     own_frame_metric_records,
 )
+from pipelines.eval.score_files import (
+    RECORDS_FILE,
+    SUMMARY_FILE,
+    VALUES_FILE,
+    ScoredMethod,
+    write_frame_values,
+    write_json,
+)
 from pipelines.eval.set_states import SetStateBuilder, SetStates, add_set_states
 
 if TYPE_CHECKING:
@@ -62,37 +68,10 @@ MAX_SUBMITTED_SCORE_TASKS = 4
 """Tasks handed to Ray at a time; it runs as many of them as there are processors."""
 MIN_CENTRE_IDENTITIES = 2
 """Of one person alone the mean is that person's own."""
-VALUES_FILE, SUMMARY_FILE, RECORDS_FILE = "values.parquet", "summary.json", "metrics.json"
 CENTRES_FILE = "centres.json"
 """Metric -> the mean that was taken from its feature, of those that are centred."""
 Centres = Mapping[str, "np.ndarray | str"]
 """Metric -> the mean of real frames (D,), or what there is none for want of."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScoredMethod:
-    """summary.json: what the report says about a method besides its values."""
-
-    method: str
-    """What it is, whatever the run calls it."""
-    kind: MethodKind
-    key: str
-    provenance: dict[str, str]
-    """Parts of the model whose weights are not the published ones, and what they are instead."""
-    image_size: int | None
-    """Side of the pictures that the model renders; None of baselines."""
-    pairs: int
-    frames: int
-    inputs: dict[str, str] = field(default_factory=dict)
-    """Upstream node -> artifact key."""
-    loss_nets: list[str] = field(default_factory=list)
-    """Nets that the losses of the model's training used."""
-    driven_by: list[str] = field(default_factory=list)
-    """What the method is given of what it is to do: frames, sound or both; nothing, of a baseline."""
-    weights: dict[str, str] = field(default_factory=dict)
-    """Of those that the features were computed with: id -> sha256."""
-    frames_without_landmarks: int = 0
-    """Of the landmark warp: frames that show the pose of another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +250,10 @@ def score_pairs(
         for metric in wanted:
             name = reference_method(metric.reference_in(has_truth) or "none", has_truth)
             reference = others.setdefault(name, PairFeatures(key, families, name) if name else method)
+            if not _is_there(metric, method, reference):
+                frames = driving_family(families).frame_count(key)
+                values.append(missing_pair_values(metric, key, frames))
+                continue
             at = numbers[key] if numbers else None
             scored = score_frames(metric, key, method, reference, centres.get(metric.name), at)
             values.append(scored)
@@ -292,6 +275,15 @@ class PairFeatures:
         """Whether its frames are others than those that were to be generated, and not as many."""
         return self._prefix == SOURCE_CLIP_METHOD
 
+    def has(self, feature: str) -> bool:
+        """Whether it is there of this pair."""
+        return self._key in self._families[self._role(feature)].keys
+
+    def _role(self, feature: str) -> str:
+        if not self._prefix:
+            return "generated" if feature == FRAMES_FEATURE else feature
+        return f"{self._prefix}.{feature}".removesuffix(f".{FRAMES_FEATURE}")
+
     def get(self, feature: str, field: str) -> np.ndarray | str:
         """(T,...), a row a frame or a window, or the id of the weights for want of which there is none.
         Frames are uint8. A single picture stands for every driving frame."""
@@ -305,8 +297,7 @@ class PairFeatures:
         return np.broadcast_to(values, (rows, *values.shape[1:]))
 
     def _load(self, feature: str, name: str) -> np.ndarray | str:
-        own = "generated" if feature == FRAMES_FEATURE else feature
-        role = f"{self._prefix}.{feature}".removesuffix(f".{FRAMES_FEATURE}") if self._prefix else own
+        role = self._role(feature)
         if needs := read_optional_field(self._families[role], self._key, "needs"):
             return needs["weights"]
         return self._families[role].read(self._key, [name])[name]
@@ -368,6 +359,13 @@ def _frames_too_small(metric: Metric, frames: np.ndarray | str) -> str | None:
     return wanted if size < metric.min_frame_size else None
 
 
+def _is_there(metric: Metric, method: PairFeatures, reference: PairFeatures) -> bool:
+    """Whether both sides of a pair are: a feature that is read from files may be refused."""
+    if metric.feature_includes_truth:
+        return method.has(metric.feature)
+    return method.has(metric.feature) and reference.has(metric.compared_with[0])
+
+
 def _both_sides(
     metric: Metric, method: PairFeatures, reference: PairFeatures
 ) -> tuple[np.ndarray | str, np.ndarray | str]:
@@ -412,34 +410,5 @@ def count_scored_frames(values: Sequence[FrameValues]) -> int:
     return sum(lengths.values())
 
 
-# --- files --------------------------------------------------------------------------------------------------
 def centres_to_json(centres: Centres) -> dict[str, object]:
     return {name: one if isinstance(one, str) else one.tolist() for name, one in centres.items()}
-
-
-def write_frame_values(path: Path, values: Sequence[FrameValues]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = pa.schema([
-        ("pair", pa.string()), ("identity", pa.string()), ("metric", pa.string()), ("reference", pa.string()),
-        ("values", pa.list_(pa.float64())),
-        ("undetected", pa.int64()), ("needs", pa.string()), ("set_value", pa.float64()),
-    ])  # fmt: skip
-    rows = [{**asdict(one), "values": one.values.tolist()} for one in values]
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, compression="zstd")
-
-
-def read_frame_metric_values(artifact: Artifact) -> list[FrameValues]:
-    import pyarrow.parquet as pq
-
-    rows = pq.read_table(artifact.path(VALUES_FILE)).to_pylist()
-    return [FrameValues(**{**row, "values": np.array(row["values"], dtype=np.float64)}) for row in rows]
-
-
-def read_scored_method(artifact: Artifact) -> ScoredMethod:
-    return ScoredMethod(**json.loads(artifact.path(SUMMARY_FILE).read_text()))
-
-
-def write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")

@@ -25,6 +25,7 @@ from pipelines.eval.features import (
     MESH_LANDMARKS_FEATURE,
     NET_FRAME_SIZE,
     largest_faces,
+    read_input_feature,
 )
 from pipelines.eval.lip_crops import (
     crop_faces,
@@ -58,7 +59,7 @@ def compute_lips_of_mesh_boxes(
     """sync_lips (W,1024) float32, W = T - 4, of faces cropped about 68 mesh landmarks; NaN where there is no
     face, and one such row of a clip under five frames. Of a single picture one row, of five times the same.
     Without the net, or without landmarks, their weights."""
-    sample, points = inputs["generated"][0], inputs[MESH_LANDMARKS_FEATURE][0]
+    sample, points = inputs["generated"][0], read_input_feature(inputs, MESH_LANDMARKS_FEATURE)
     if needs := points.get("needs") or _needs_syncnet(nets):
         yield {"__key__": sample["__key__"], "needs": needs}
         return

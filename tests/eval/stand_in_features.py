@@ -41,6 +41,7 @@ def stand_in_features(key: str, frames: np.ndarray, truth: np.ndarray) -> dict[s
         "landmarks": landmarks.astype(np.float32),
         "openness": (mean[:, :2] / 255).astype(np.float32),
         "angles": (mean / 10).astype(np.float32),
+        "exp_coeffs": (mean / 100).astype(np.float32),
         "embedding": frames[:, ::8, ::8].reshape(len(frames), -1).astype(np.float32),
     }
     for values in of_faces.values():
@@ -48,7 +49,9 @@ def stand_in_features(key: str, frames: np.ndarray, truth: np.ndarray) -> dict[s
     vectors = np.concatenate([mean, frames.std((1, 2))], axis=1).astype(np.float32) / 255
     distance = np.abs(frames / 255 - truth / 255).mean((1, 2, 3)).astype(np.float32)
     features = {
-        "landmarks.mesh468_iris": {name: of_faces[name] for name in ("landmarks", "openness", "angles")},
+        "landmarks.mesh468_iris": {
+            name: of_faces[name] for name in ("landmarks", "openness", "angles", "exp_coeffs")
+        },
         "landmarks.fan2d": {"landmarks": of_faces["landmarks"]},
         "identity.dlib_resnet": {"embedding": of_faces["embedding"]},
         "imagenet.efficientnet_lite0": {

@@ -15,7 +15,7 @@ from pipelines.eval.mesh_features import (
     compute_identity_embeddings,
     compute_mesh_landmarks,
     eye_openness,
-    fit_head_angles,
+    fit_head,
     largest_face_rolls,
 )
 from storage.weight_files import find_packaged_file
@@ -50,7 +50,7 @@ def features(nets, unit_samples, frames):
 
 
 def test_a_frame_without_a_face_has_nan_in_every_field(seen):
-    for name in ("landmarks", "openness", "angles"):
+    for name in ("landmarks", "openness", "angles", "exp_coeffs"):
         found = np.isfinite(seen[name].reshape(3, -1)).all(axis=1)
         assert found.tolist() == [True, True, False], name
 
@@ -75,13 +75,14 @@ def test_small_frames_are_seen_at_256_px(nets, unit_samples, seen):
 
 def test_the_same_frame_gives_the_same_numbers(nets, unit_samples, seen):
     again = features(nets, unit_samples, np.stack([FACE, FACE[:, ::-1], NO_FACE]))
-    for name in ("landmarks", "openness", "angles"):
+    for name in ("landmarks", "openness", "angles", "exp_coeffs"):
         np.testing.assert_array_equal(again[name], seen[name])
 
 
 def test_where_no_frame_shows_a_face_nothing_is_fitted(nets, unit_samples):
     found = features(nets, unit_samples, NO_FACE[None])
     assert np.isnan(found["angles"]).all()
+    assert np.isnan(found["exp_coeffs"]).all()
 
 
 def test_one_person_is_near_and_no_face_is_nan(nets, unit_samples):
@@ -138,6 +139,21 @@ def test_angles_are_those_of_the_head_that_the_landmarks_were_taken_from():
     wanted = np.array([[0.0, 0, 0], [10, -20, 5], [-8, 30, -12]])
     points = project(mean, np.full(3, 60.0), euler_to_rotation(*wanted.T), np.full((3, 3), 128.0))
     landmarks = np.concatenate([points[..., :2], np.full((1, 68, 2), np.nan)]).astype(np.float32)
-    angles = fit_head_angles(get_analytic_head(), landmarks)
+    angles, _ = fit_head(get_analytic_head(), landmarks)
     assert angles[:3] == pytest.approx(wanted, abs=1)
     assert np.isnan(angles[3]).all()
+
+
+def test_expression_coefficients_are_those_of_the_head_that_opens_its_mouth():
+    from models.perception.head.pose import euler_to_rotation, project
+
+    model = get_analytic_head()
+    mean, _, exp_basis = model.landmark_model()
+    exp = np.zeros((4, model.n_exp))
+    exp[:, model.exp_names.index("jaw_open")] = [0, 1, 2, 3]
+    shapes = mean + np.einsum("nrk,tk->tnr", exp_basis, exp)
+    points = project(shapes, np.full(4, 60.0), euler_to_rotation(*np.zeros((3, 4))), np.full((4, 3), 128.0))
+    _, found = fit_head(model, points[..., :2].astype(np.float32))
+    jaw = found[:, model.exp_names.index("jaw_open")]
+    assert found.shape == (4, model.n_exp)
+    assert np.diff(jaw) == pytest.approx(np.ones(3), abs=0.2)

@@ -109,6 +109,7 @@ def test_a_feature_that_another_is_computed_from_is_computed_of_the_same_frames(
     graph = graph_of("eval.metrics=[new]")
     read = graph["features.fsrt.self.lips.new"].reads["landmarks.mesh468_iris"]
     assert read.node == "features.fsrt.self.landmarks.mesh468_iris"
+    assert read.fields[-1] == "needs"
     assert "landmarks.mesh468_iris" not in graph["score.fsrt.self"].reads
     assert features.with_input_features(["lips.new"]) == ["landmarks.mesh468_iris", "lips.new"]
 

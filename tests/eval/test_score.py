@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from pipelines.eval import score
+from pipelines.eval import score, score_files
 from pipelines.eval.features import METRIC_FEATURES
 from pipelines.eval.metrics import METRICS, sum_frame_values
 from pipelines.eval.set_states import add_set_states
@@ -29,7 +29,7 @@ def means_of(metrics, families):
 
 
 def rows_of(road, method, metric):
-    rows = score.read_frame_metric_values(road.inputs[f"self/{method}/score"])
+    rows = score_files.read_frame_metric_values(road.inputs[f"self/{method}/score"])
     return [row for row in rows if row.metric == metric]
 
 
@@ -41,7 +41,7 @@ def value(road, method, metric):
 
 
 def test_every_pair_has_a_value_of_each_metric_in_each_frame(road):
-    rows = score.read_frame_metric_values(road.inputs["self/toy/score"])
+    rows = score_files.read_frame_metric_values(road.inputs["self/toy/score"])
     assert len(rows) == 4 * len(ROAD_METRICS)
     assert {len(row.values) for row in rows} == {6}
 
@@ -319,18 +319,18 @@ def test_every_record_bears_the_digest_of_the_weights_it_was_computed_with(road)
     found = {one["name"]: one["weights"] for one in records}
     assert found["akd_l1_dlib"] == {"dlib_sp68": DLIB_SP68_SHA256}
     assert found["l1"] == {}
-    assert score.read_scored_method(road.inputs["self/toy/score"]).weights == found["akd_l1_dlib"]
+    assert score_files.read_scored_method(road.inputs["self/toy/score"]).weights == found["akd_l1_dlib"]
 
 
 def test_the_summary_counts_pairs_and_frames_and_names_the_inputs(road):
-    summary = score.read_scored_method(road.inputs["self/toy/score"])
+    summary = score_files.read_scored_method(road.inputs["self/toy/score"])
     assert (summary.method, summary.kind, summary.image_size) == ("toy", "trained", 32)
     assert (summary.pairs, summary.frames) == (4, 24)
     assert f"node of truth.{FEATURE}" in summary.inputs
 
 
 def test_records_of_the_node_are_over_its_own_frames(road):
-    records = json.loads((road.scores["dark"].out / score.RECORDS_FILE).read_text())
+    records = json.loads((road.scores["dark"].out / score_files.RECORDS_FILE).read_text())
     akd = next(r for r in records if r["name"] == "akd_l1_dlib")
     assert (akd["frames"], akd["n"], akd["missing"], akd["undetected"]) == ("own", 16, 8, 8)
 

@@ -99,6 +99,9 @@ class Metric(Struct, frozen=True, kw_only=True):
     where some are left out between two, each side by itself."""
     min_frame_size: int = 0
     """Of a metric of frames: side in pixels below which it is not computed, and says so."""
+    edited_only: bool = False
+    """Applies only where generated heads are not to do what the driving frames do: to heads that are turned
+    to the camera."""
     finish: Callable[[float], float] = _mean
     """From the mean over frames to the value."""
     centred: bool = False
@@ -136,6 +139,8 @@ class Metric(Struct, frozen=True, kw_only=True):
     def reference_in(self, has_truth: bool, follows_driving: bool = True) -> Reference | None:
         """What frames of a protocol are compared with; None = the metric does not apply there.
         follows_driving: whether generated heads are to do what the driving frames do."""
+        if self.edited_only and follows_driving:
+            return None
         reference = self.reference if has_truth else self.cross_reference
         return reference if follows_driving or reference != "driving" else None
 
