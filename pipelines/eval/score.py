@@ -27,6 +27,7 @@ from pipelines.eval.methods import (
     TRUTH_METHOD,
     Method,
     MethodKind,
+    Reference,
     reference_method,
 )
 from pipelines.eval.metrics import METRICS, Metric
@@ -101,7 +102,7 @@ def score_method(
     driving_people = {pair.id: clip_identity(pair.driving_clip) for pair in table}
     families = {role: one.open_family() for role, one in ctx.inputs.items() if role != "pairs"}
     metrics = metrics_of_protocol(ctx.config.metrics, TRUTH_METHOD in families, not edited)
-    references = {name: METRICS[name].reference_in(TRUTH_METHOD in families) for name in metrics}
+    references = {name: _reference(METRICS[name], TRUTH_METHOD in families) for name in metrics}
     keys = driving_family(families).keys
     centres = driving_feature_means(metrics, families, driving_people)
     numbers = {pair.id: pair.driving_frames for pair in table}
@@ -200,6 +201,11 @@ def weights_of_features(inputs: Mapping[str, Artifact], metrics: Sequence[str]) 
     }
 
 
+def _reference(metric: Metric, has_truth: bool) -> Reference:
+    """Of a metric that applies."""
+    return metric.reference_in(has_truth, follows_driving=not metric.edited_only) or "none"
+
+
 def driving_family(families: Mapping[str, Family]) -> Family:
     """The frames that there are one of for each that a method should have."""
     return families[TRUTH_METHOD if TRUTH_METHOD in families else DRIVING_METHOD]
@@ -248,7 +254,7 @@ def score_pairs(
             continue
         method, others = PairFeatures(key, families, ""), {}
         for metric in wanted:
-            name = reference_method(metric.reference_in(has_truth) or "none", has_truth)
+            name = reference_method(_reference(metric, has_truth), has_truth)
             reference = others.setdefault(name, PairFeatures(key, families, name) if name else method)
             if not _is_there(metric, method, reference):
                 frames = driving_family(families).frame_count(key)

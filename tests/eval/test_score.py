@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -240,6 +241,23 @@ def test_sets_are_compared_with_the_frames_of_the_sources_clip_however_many_thes
     ours, theirs = found.sets["fd_efflite0_b15"]
     assert (ours.n, theirs.n) == (24, 12)
     assert {len(row.values) for row in found.values} == {6}
+
+
+def test_a_metric_of_edited_heads_says_that_it_compares_with_nothing(road, make_context, tmp_path):
+    """As of a protocol of frontalised heads, whose rows are read by the report."""
+    toy = road.scores["toy"]
+    inputs = {role: one for role, one in toy.inputs.items() if not role.startswith("truth.")}
+    inputs |= {"driving": inputs.pop("truth")}
+    config = SimpleNamespace(metrics=("are_mesh",))
+    score.score_method(
+        make_context(node=toy.node, config=config, inputs=inputs, out=tmp_path),
+        "toy",
+        "trained",
+        edited="yes",
+    )
+    (row, *_) = json.loads((tmp_path / score_files.RECORDS_FILE).read_text())
+    assert (row["name"], row["reference"]) == ("are_mesh", "none")
+    assert row["value"] is not None
 
 
 # --- metrics of whole clips ---
