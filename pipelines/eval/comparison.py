@@ -128,7 +128,7 @@ def compute_protocol_results(
             )
         ],
         shared=shared_frame_metric_records(values, methods, metrics, about.protocol, bootstrap),
-        differences=_differences(values, models, metrics, bootstrap),
+        differences=_differences(values, models, metrics, bootstrap, summaries),
         spread=_spread(values, metrics),
         samples={
             model: render_model_samples(model, frames[model], about.has_truth, config.videos)
@@ -142,12 +142,17 @@ def _differences(
     models: Sequence[str],
     metrics: Sequence[str],
     bootstrap: BootstrapSettings,
+    summaries: Mapping[str, ScoredMethod],
 ) -> list[MethodDifference]:
+    """Of models that are given the same of what they are to do, and with the copied source."""
+    sees = {model: "frames" in summaries[model].driven_by for model in models if model in summaries}
     compared = [method for method in (*models, COPY_METHOD) if method in values]
     found = []
     for name in metrics:
         rows = {method: [one for one in values[method] if one.metric == name] for method in compared}
         for first, second in combinations(compared, 2):
+            if second in sees and sees[first] != sees[second]:
+                continue
             difference = compare_methods(
                 METRICS[name], (first, rows[first]), (second, rows[second]), bootstrap
             )

@@ -39,7 +39,8 @@ class MetricNodes(ProtocolNodes, frozen=True):
         return [metric for metric in wanted if self._reference(metric) is not None]
 
     def _reference(self, metric: Metric) -> Reference | None:
-        return metric.reference_in(self.has_truth, self.protocol.follows_driving)
+        protocol = self.protocol
+        return metric.reference_in(self.has_truth, protocol.follows_driving, protocol.has_other_sound)
 
     @property
     def reference_methods(self) -> dict[str, list[str]]:
@@ -131,7 +132,8 @@ class MetricNodes(ProtocolNodes, frozen=True):
                        arguments={"method": self.stage_of(method), "kind": self.kind_of(method),
                                   **({"loss_nets": loss_nets} if loss_nets else {}),
                                   **({"driven_by": driven_by} if driven_by else {}),
-                                  **({} if self.protocol.follows_driving else {"edited": "yes"})},
+                                  **({} if self.protocol.follows_driving else {"edited": "yes"}),
+                                  **({"other_sound": "yes"} if self.protocol.has_other_sound else {})},
                        reads=reads, writes=("values",), config={"metrics": "eval.metrics"},
                        resources={"cpu": 1}, packages=("opencv-python",))  # SSIM
         # fmt: on

@@ -95,7 +95,8 @@ def read_presences(path: Path, frames: int) -> np.ndarray:
 def _check_rows(path: Path, rows: Sequence[Sequence[str]], frames: int, columns: int) -> None:
     if len(rows) != frames:
         raise Rejected("frame_count", f"{path} has {len(rows)} rows, its pair has {frames} frames")
-    if uneven := next((n for n, row in enumerate(rows) if len(row) != columns), None):
+    uneven = next((n for n, row in enumerate(rows) if len(row) != columns), None)
+    if uneven is not None:
         raise Rejected("columns", f"{path}: row {uneven + 1} has {len(rows[uneven])} of {columns} columns")
 
 

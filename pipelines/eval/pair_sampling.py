@@ -65,9 +65,18 @@ def sample_cross_corpus_pairs(
     return list(found)[:most]
 
 
-def read_pair_list(path: Path, sources: Sequence[str], drivings: Sequence[str]) -> list[ListedPair]:
+def read_pair_list(
+    path: Path,
+    sources: Sequence[str],
+    drivings: Sequence[str],
+    second: str = "driving",
+    frame_columns: Sequence[str] = FRAME_LIST_COLUMNS,
+) -> list[ListedPair]:
     """A CSV file of clip keys and, where it has the columns, numbers of frames -> its pairs. UserError: no
-    such file or columns, no pair, one pair twice, clips that cannot be used, or what is no number."""
+    such file or columns, no pair, one pair twice, clips that cannot be used, or what is no number.
+
+    second: the column of the second clip, where the list has it, else `driving`: of who is heard, `sound`, as
+    pairs.csv has it. frame_columns: those that are read."""
     rows = list(csv.DictReader(read_list_bytes(path).decode("utf-8-sig").splitlines()))
     if not rows or not set(PAIR_LIST_COLUMNS) <= set(rows[0]):
         found = ", ".join(rows[0]) if rows else "no rows"
@@ -76,7 +85,9 @@ def read_pair_list(path: Path, sources: Sequence[str], drivings: Sequence[str]) 
         )
     pairs = [
         ListedPair(
-            row["source"], row["driving"], *(_frame_numbers(row, name, path) for name in FRAME_LIST_COLUMNS)
+            row["source"],
+            row.get(second) or row["driving"],
+            **{name: _frame_numbers(row, name, path) for name in frame_columns},
         )
         for row in rows
     ]

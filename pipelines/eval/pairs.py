@@ -31,6 +31,7 @@ from pipelines.dataset.recording_table import read_recording_people
 from pipelines.errors import UserError
 from pipelines.eval.pair_clips import DRIVING_ROLE_PREFIX, SOUND_ROLE_PREFIX, SOURCE_ROLE_PREFIX
 from pipelines.eval.pair_sampling import (
+    FRAME_LIST_COLUMNS,
     ListedPair,
     driving_indices,
     read_list_bytes,
@@ -263,7 +264,10 @@ def make_protocol_pairs(
     """The protocol's pairs among usable clips, sorted by id. source, driving: the same object where both come
     from one corpus."""
     if protocol.pair_list:
-        listed = read_pair_list(Path(protocol.pair_list).expanduser(), source.keys, driving.keys)
+        second = "sound" if protocol.has_other_sound else "driving"
+        columns = FRAME_LIST_COLUMNS if protocol.sweep is None else FRAME_LIST_COLUMNS[:1]
+        path = Path(protocol.pair_list).expanduser()
+        listed = read_pair_list(path, source.keys, driving.keys, second, columns)
     else:
         listed = [ListedPair(one, other) for one, other in _sampled_clips(protocol, source, driving)]
     if not listed:
@@ -293,6 +297,11 @@ def _pair(
     """sources, drivings: what knows of the clips. The second clip of a pair drives, or is heard alone.
     UserError for a list with frames that a clip does not have, or that pairs two clips where the protocol
     pairs one with itself."""
+    if protocol.joins_clips and listed.source == listed.driving:
+        raise UserError(
+            f"{protocol.pair_list} pairs {listed.source} with itself, and {protocol.kind} takes two clips; "
+            "name another one"
+        )
     if not protocol.joins_clips and listed.source != listed.driving:
         raise UserError(
             f"{protocol.pair_list} pairs {listed.source} with {listed.driving}, and {protocol.kind} pairs "
@@ -315,6 +324,9 @@ def _pair(
                 f"{protocol.pair_list}: {listed.source} with {listed.driving}: frame {max(numbers)} of "
                 f"{count}, counted from 0"
             )
+    if not frames or (protocol.has_truth and set(frames) & set(indices)):
+        problem = "a source frame is to be scored" if frames else "no driving frame is left"
+        raise UserError(f"{listed.source} with {listed.driving}: {problem}; name other frames in pair_list")
     if protocol.sweep is not None:
         frames = indices[:1] * len(protocol.sweep.values)
     sound = {"sound_recording": drivings.recording_of(listed.driving), "sound_clip": listed.driving}
@@ -379,5 +391,6 @@ def read_pairs(path: Path) -> list[ClipPair]:
 
 
 def pair_list_digest(pairs: Sequence[ClipPair]) -> str:
-    """Eight characters that are others where the list of clips is another."""
-    return hashlib.sha256("\n".join(pair.id for pair in pairs).encode()).hexdigest()[:8]
+    """Eight characters that are others where clips, or their frames, are others."""
+    rows = [f"{pair.id} {pair.source_frames} {pair.driving_frames} {pair.sound_clip}" for pair in pairs]
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:8]

@@ -204,7 +204,7 @@ def _record(
 ) -> MetricRecord:
     needs = next((one.needs for one in rows if one.needs), "")
     by_pair = sum_frames_by_pair(rows, keep)
-    states = list(add_up_by_identity(by_pair, rows).values())
+    states = [state for state in add_up_by_identity(by_pair, rows).values() if state.n]
     total = sum(states, FrameSums())
     value = _value(metric, rows, total)
     undetected = sum(one.undetected for one in rows)
@@ -339,9 +339,9 @@ def compare_methods(
         return None
     value = over_all[0] - over_all[1]
     low = high = None
-    if len(ours) > 1 and not metric.of_sets:
-        pairs = zip(ours.values(), theirs.values(), strict=True)
-        table = np.array([(a.n, a.total, b.total) for a, b in pairs], dtype=np.float64)
+    pairs = zip(ours.values(), theirs.values(), strict=True)
+    table = np.array([(a.n, a.total, b.total) for a, b in pairs if a.n], dtype=np.float64)
+    if len(table) > 1 and not metric.of_sets:
         resampled = [
             _difference(metric, FrameSums(n=row[0], total=row[1]), FrameSums(n=row[0], total=row[2]))
             for row in _resampled(table, bootstrap)

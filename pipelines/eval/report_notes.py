@@ -38,10 +38,11 @@ def not_computed(missing: Mapping[str, str]) -> str:
     return f'<p class="soft small">{lead}</p><ul class="soft small">{items}</ul>'
 
 
-def is_against_source(one: ProtocolResults, metric: str) -> bool:
-    """Whether frames are compared with the source picture, which copying it cannot but match."""
+def copying_is_ideal(one: ProtocolResults, metric: str) -> bool:
+    """Whether frames are compared with the source picture, which copying it cannot but match; or are best
+    where nothing moves."""
     record = one.find_record(metric, COPY_METHOD)
-    return record is not None and record.reference == "source"
+    return METRICS[metric].best_when_still or (record is not None and record.reference == "source")
 
 
 def reference_note(one: ProtocolResults, metric: str) -> str:

@@ -95,7 +95,7 @@ def model_conclusion(one: ProtocolResults, model: str) -> str:
     have."""
     against = [
         d for d in one.differences
-        if (d.first, d.second) == (model, COPY_METHOD) and not notes.is_against_source(one, d.metric)
+        if (d.first, d.second) == (model, COPY_METHOD) and not notes.copying_is_ideal(one, d.metric)
     ]  # fmt: skip
     missing = [name for name in one.metric_names if _often_missing(one, name, model)]
     won = [METRICS[d.metric].title for d in against if d.first_is_better and d.metric not in missing]
@@ -194,7 +194,7 @@ def _part_of_table(one: ProtocolResults, own: bool, names: Sequence[str]) -> str
             _cell(
                 one.find_record(n, method, own),
                 _best(one, n, own, one.models)
-                if method == COPY_METHOD and not notes.is_against_source(one, n)
+                if method == COPY_METHOD and not notes.copying_is_ideal(one, n)
                 else None,
             )
             for n in names
@@ -211,7 +211,7 @@ def _part_of_table(one: ProtocolResults, own: bool, names: Sequence[str]) -> str
 def _best(one: ProtocolResults, name: str, own: bool, models: Sequence[str]) -> float | None:
     """Of some models and the copied source that have a value in nearly all frames; None where fewer than two
     have. The copied source does not count where frames are compared with the source."""
-    rivals = models if notes.is_against_source(one, name) else (COPY_METHOD, *models)
+    rivals = models if notes.copying_is_ideal(one, name) else (COPY_METHOD, *models)
     records = [one.find_record(name, method, own) for method in rivals]
     values = [r.value for r in records if r and r.value is not None and not r.often_missing]
     if len(values) < 2:

@@ -92,16 +92,19 @@ def score_method(
     loss_nets: str = "",
     driven_by: str = "",
     edited: str = "",
+    other_sound: str = "",
 ) -> None:
     """The whole node: values.parquet, metrics.json, summary.json and centres.json. Inputs: `pairs`, their
     table; `generated` and `<feature>` of the method; `truth` or, without one, `driving`; and of each method
     that is a metric's reference `<reference>` and `<reference>.<feature>`. loss_nets, driven_by: names, with
-    spaces between them. edited: not empty where heads are not to do what the driving frames do."""
+    spaces between them. edited: not empty where heads are not to do what the driving frames do;
+    other_sound: where they are to say what another clip says."""
     table = read_pairs(ctx.inputs["pairs"].path(PAIRS_FILE))
     people = {pair.id: clip_identity(pair.source_clip) for pair in table}
     driving_people = {pair.id: clip_identity(pair.driving_clip) for pair in table}
     families = {role: one.open_family() for role, one in ctx.inputs.items() if role != "pairs"}
-    metrics = metrics_of_protocol(ctx.config.metrics, TRUTH_METHOD in families, not edited)
+    has_truth = TRUTH_METHOD in families
+    metrics = metrics_of_protocol(ctx.config.metrics, has_truth, not edited, bool(other_sound))
     references = {name: _reference(METRICS[name], TRUTH_METHOD in families) for name in metrics}
     keys = driving_family(families).keys
     centres = driving_feature_means(metrics, families, driving_people)
@@ -179,12 +182,14 @@ def _in_tasks(
 
 
 def metrics_of_protocol(
-    metrics: Sequence[str], has_truth: bool, follows_driving: bool = True
+    metrics: Sequence[str], has_truth: bool, follows_driving: bool = True, other_sound: bool = False
 ) -> tuple[str, ...]:
-    """Those that apply to pairs with a ground truth, or without, and to heads that do, or do not, what the
-    driving frames do."""
+    """Those that apply to pairs with a ground truth, or without, to heads that do, or do not, what the
+    driving frames do, and that say, or do not, what those say."""
     return tuple(
-        name for name in metrics if METRICS[name].reference_in(has_truth, follows_driving) is not None
+        name
+        for name in metrics
+        if METRICS[name].reference_in(has_truth, follows_driving, other_sound) is not None
     )
 
 

@@ -34,6 +34,7 @@ from pipelines.eval.lip_crops import (
     landmark_boxes,
     resize_to_face_side,
 )
+from pipelines.eval.mesh_features import configure_nets
 from pipelines.eval.pair_clips import PairClip
 from pipelines.preprocess.keypoints import perception_inference_settings
 
@@ -80,7 +81,9 @@ def compute_lips_of_s3fd_boxes(
     if needs := _needs_syncnet(nets) or ({} if "s3fd" in nets else {"weights": "s3fd"}):
         yield {"__key__": sample["__key__"], "needs": needs}
         return
-    found = cast("FaceDetector", nets["s3fd"]).detect(sample["frames"])
+    detector = cast("FaceDetector", nets["s3fd"])
+    configure_nets((detector,), runtime)
+    found = detector.detect(sample["frames"])
     boxes = largest_faces([rows[rows[:, 4] >= MIN_FACE_SCORE] for rows in found])
     net = _configured(nets, runtime)
     yield {"__key__": sample["__key__"], "sync_lips": embed_cropped_lips(net, sample["frames"], boxes)}

@@ -1,7 +1,12 @@
+from types import SimpleNamespace
+
 import pytest
 
+from pipelines.eval import comparison
 from pipelines.eval.comparison import compute_protocol_results, read_protocol_results
 from pipelines.eval.config import ReportConfig
+from pipelines.eval.records import BootstrapSettings
+from pipelines.eval.score_files import read_frame_metric_values
 from tests.eval.stand_in_features import ROAD_METRICS
 
 CONFIG = ReportConfig(resamples=50, videos=1, grid_pairs=2)
@@ -66,3 +71,14 @@ def test_a_protocol_without_a_truth_has_pictures_and_no_figures(road):
 def test_two_protocols_are_two_comparisons(road):
     twice = {**road.inputs, **{role.replace("self/", "again/"): one for role, one in road.inputs.items()}}
     assert [one.name for one in read_protocol_results(twice, CONFIG)] == ["self", "again"]
+
+
+def test_who_hears_alone_is_not_compared_with_who_sees_but_each_with_the_copy(road):
+    inputs = road.inputs
+    summaries = {name: SimpleNamespace(driven_by=what) for name, what in
+                 {"toy": ["frames", "sound"], "dark": ["sound"]}.items()}  # fmt: skip
+    values = {name: read_frame_metric_values(inputs[f"self/{name}/score"]) for name in
+              ("toy", "dark", "copy_source")}  # fmt: skip
+    bootstrap = BootstrapSettings(resamples=20, seed=0)
+    found = comparison._differences(values, ["toy", "dark"], ["l1"], bootstrap, summaries)
+    assert [(d.first, d.second) for d in found] == [("toy", "copy_source"), ("dark", "copy_source")]

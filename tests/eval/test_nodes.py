@@ -201,6 +201,15 @@ def test_the_frames_that_are_seen_are_what_generated_heads_are_compared_with():
     assert "truth" not in reads
 
 
+def test_expressions_are_not_compared_with_frames_that_speak_other_words():
+    talk = graph_of(*TALK, "eval.protocols.talk.models=[headgan]", "eval.metrics=[exp_mesh]")
+    assert "score.headgan.talk" not in talk.nodes
+    both = graph_of(*TALK, "eval.protocols.talk.models=[headgan]")["score.headgan.talk"]
+    assert both.arguments["other_sound"] == "yes"
+    cross = graph_of(*CROSS, "eval.metrics=[exp_mesh]")
+    assert "score.headgan.cross" in cross.nodes
+
+
 def test_edited_heads_are_not_compared_with_what_drives():
     sets = "eval.protocols.front.kind=frontalisation", "eval.protocols.front.models=[headgan]"
     node = graph_of(*sets)["score.headgan.front"]

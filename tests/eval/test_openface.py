@@ -84,6 +84,7 @@ def edit(place, text):
         (lambda lines: [*lines, lines[0]], "frame_count", "has 4 rows"),
         (lambda lines: [lines[0], lines[2], lines[1]], "frame_order", "does not count from 1 to 3"),
         (lambda lines: [lines[0], lines[1][:-2], lines[2]], "columns", "row 2 has 38 of 40 columns"),
+        (lambda lines: [lines[0][:-2], *lines[1:]], "columns", "row 1 has 38 of 40 columns"),
         (edit(-1, "0.5"), "values", "presences are 0 or 1, found 0.5"),
         (edit(-1, "present"), "values", "'present' is no number"),
         (edit(-1, "nan"), "values", "'nan' is no number"),

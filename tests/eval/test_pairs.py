@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from pipelines.dataset.clip_pairs import clip_identity
 from pipelines.dataset.recording_table import read_recording_people
@@ -262,6 +263,44 @@ def test_frames_that_a_clip_does_not_have_are_refused(frames, message, family, t
     path = listed_frames(tmp_path / "list.csv", family.keys[0], family.keys[0], *frames)
     with pytest.raises(UserError, match=message):
         paired(EvaluationProtocol(pair_list=str(path)), family.keys, family)
+
+
+def test_a_source_frame_that_is_to_be_scored_is_refused(family, tmp_path):
+    path = listed_frames(tmp_path / "list.csv", family.keys[0], family.keys[0], "", "0 1 2")
+    with pytest.raises(UserError, match="a source frame is to be scored; name other frames in pair_list"):
+        paired(EvaluationProtocol(pair_list=str(path)), family.keys, family)
+
+
+def test_a_clip_that_is_paired_with_itself_is_refused_where_two_are_needed(family, tmp_path):
+    path = listed_frames(tmp_path / "list.csv", family.keys[0], family.keys[0], "", "")
+    protocol = EvaluationProtocol(kind="cross_reenactment", pair_list=str(path))
+    with pytest.raises(UserError, match="with itself, and cross_reenactment takes two clips"):
+        paired(protocol, family.keys, family)
+
+
+def test_other_frames_of_the_same_clips_are_another_list(family, tmp_path):
+    digests = []
+    for frames in ("1 2", "1 2 3"):
+        path = listed_frames(tmp_path / "list.csv", family.keys[0], family.keys[0], "0", frames)
+        digests.append(
+            pairs.pair_list_digest(paired(EvaluationProtocol(pair_list=str(path)), family.keys, family))
+        )
+    assert digests[0] != digests[1]
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        AUDIO,
+        EvaluationProtocol(kind="editing", sweep=SweepConfig(attribute="pose.yaw", values=(-10, 10))),
+        EvaluationProtocol(max_frames=3),
+    ],
+)
+def test_pairs_that_were_written_out_are_read_back_as_they_were(protocol, family, tmp_path):
+    before = paired(protocol, family.keys, family)
+    pairs.write_pair_list(tmp_path / "pairs.csv", before)
+    again = structs.replace(protocol, pair_list=str(tmp_path / "pairs.csv"))
+    assert paired(again, family.keys, family) == before
 
 
 def test_a_list_of_two_clips_is_refused_where_each_drives_itself(family, tmp_path):

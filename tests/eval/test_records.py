@@ -104,6 +104,15 @@ def test_the_interval_is_over_people_and_not_over_their_clips():
     assert {two.low, two.high} == {2.0, 8.0}  # each of the two alone
 
 
+def test_who_has_no_frame_with_a_value_is_nobody_that_an_interval_rests_on():
+    rows = of_people(values([1.0, 2.0], [NONE, NONE]), "ann", "bob")
+    assert (own(rows).identities, own(rows).low) == (1, None)
+    other = of_people(values([3.0, 4.0], [5.0, 6.0]), "ann", "bob")
+    found = compare_methods(AKD, ("a", rows), ("b", other), BOOTSTRAP)
+    assert found is not None
+    assert (found.value, found.low, found.is_significant) == (-2.0, None, False)
+
+
 def test_the_difference_of_two_methods_is_resampled_over_people_too():
     first, second = (of_people(rows, "ann", "ann") for rows in (FIRST, SECOND))
     found = compare_methods(AKD, ("a", first), ("b", second), BOOTSTRAP)

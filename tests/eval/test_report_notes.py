@@ -45,7 +45,7 @@ def test_a_column_says_what_its_frames_are_compared_with_where_that_is_not_the_t
 
 def test_copying_the_source_is_no_rival_where_frames_are_compared_with_it(one):
     cross = with_records(one, "id_l2_dlib", reference="source")
-    assert notes.is_against_source(cross, "id_l2_dlib")
+    assert notes.copying_is_ideal(cross, "id_l2_dlib")
     cross = with_records(cross, "id_l2_dlib", value=1.0, undetected=0)
     shared = [
         replace(r, value=0.0) if (r.name, r.method) == ("id_l2_dlib", "copy_source") else r
@@ -53,6 +53,11 @@ def test_copying_the_source_is_no_rival_where_frames_are_compared_with_it(one):
     ]
     assert report_page._best(replace(cross, shared=shared), "id_l2_dlib", False, cross.models) == 1.0
     assert "ID L2" not in report_page.model_conclusion(replace(cross, shared=shared), "toy")
+
+
+def test_a_frozen_picture_is_no_rival_where_nothing_is_to_move(one):
+    assert notes.copying_is_ideal(one, "id_drift_dlib")
+    assert not notes.copying_is_ideal(one, "id_l2_dlib")
 
 
 # --- who is a rival of whom ---------------------------------------------------------------------------------

@@ -20,6 +20,6 @@ def action_unit_hamming_per_frame(prediction: np.ndarray, target: np.ndarray) ->
 AU_H_OPENFACE_METRIC = Metric(
     name="au_h_openface", title="AU-H (OpenFace)", variant="hamming_18_presences", better="down",
     unit="[0,1]", per_frame=action_unit_hamming_per_frame, feature=OPENFACE_FEATURE, field="action_units",
-    cross_reference="driving", on_request=True,
+    cross_reference="driving", moved_by_speech=True, on_request=True,
     meaning="share of OpenFace's 18 action units that are present in the one face and not in the other",
 )  # fmt: skip

@@ -48,33 +48,34 @@ def expression_l1_in_ranges_per_frame(
 EXP_UNIT_DECA_METRIC = Metric(
     name="exp_unit_deca", title="Exp unit (DECA)", variant="mean_abs_jaw_and_11_over_voxceleb_range",
     better="down", unit="", per_frame=expression_l1_in_ranges_per_frame, feature=DECA_FEATURE,
-    field="exp_coeffs", cross_reference="driving", on_request=True,
+    field="exp_coeffs", cross_reference="driving", moved_by_speech=True, on_request=True,
     meaning="mean absolute difference of DECA's jaw and first 11 expressions, each over its range in "
     "VoxCeleb",
 )  # fmt: skip
 EXP_A_DECA_METRIC = Metric(
     name="exp_a_deca", title="Exp (DECA)", variant="mean_abs_jaw_and_11_voxceleb_range_as_12", better="down",
     unit="", per_frame=partial(expression_l1_in_ranges_per_frame, units=DIRECTION_UNITS),
-    feature=DECA_FEATURE, field="exp_coeffs", cross_reference="driving", on_request=True,
+    feature=DECA_FEATURE, field="exp_coeffs", cross_reference="driving", moved_by_speech=True,
+    on_request=True,
     meaning="the same on the scale of Directions' shifts, on which a range is 12 long: the scale that fits "
     "the paper's Exp., which does not tell its own",
 )  # fmt: skip
 EXP_RAW_MEAN_DECA_METRIC = Metric(
     name="exp_raw_mean_deca", title="Exp raw mean (DECA)", variant="mean_abs_jaw_and_11", better="down",
     unit="", per_frame=expression_l1_per_frame, feature=DECA_FEATURE, field="exp_coeffs",
-    cross_reference="driving", on_request=True,
+    cross_reference="driving", moved_by_speech=True, on_request=True,
     meaning="mean absolute difference of DECA's jaw, in radians, and first 11 expressions, as they are",
 )  # fmt: skip
 EXP_RAW_SUM_DECA_METRIC = Metric(
     name="exp_raw_sum_deca", title="Exp raw sum (DECA)", variant="sum_abs_jaw_and_11", better="down", unit="",
     per_frame=expression_l1_sum_per_frame, feature=DECA_FEATURE, field="exp_coeffs",
-    cross_reference="driving", on_request=True,
+    cross_reference="driving", moved_by_speech=True, on_request=True,
     meaning="sum of the absolute differences of DECA's jaw and first 11 expressions, as they are",
 )  # fmt: skip
 EXP_MESH_METRIC = Metric(
     name="exp_mesh", title="Expression (mesh)", variant="mean_abs_exp_coeffs_of_analytic_head", better="down",
     unit="σ", per_frame=expression_l1_per_frame, feature=MESH_LANDMARKS_FEATURE, field="exp_coeffs",
-    cross_reference="driving",
+    cross_reference="driving", moved_by_speech=True,
     meaning="mean absolute difference of the expression coefficients of the 3D head fitted to the mesh's "
     "points, in standard deviations; it sees jaw, lips and lids well, frowns hardly",
 )  # fmt: skip

@@ -60,7 +60,7 @@ def _drift_metrics(
         name=f"id_drift_{suffix}", title=f"ID drift ({net})", variant=f"{way}_of_mean_last_and_first_quarter",
         better="down", unit="", feature=feature, field="embedding", reference="none", cross_reference="none",
         per_frame=is_present_per_frame, per_clip=partial(drift_of_clip, distance=distance),
-        on_request=on_request,
+        on_request=on_request, best_when_still=True,
         meaning=f"how far the face of a clip's last quarter is from that of its first by {net}'s embedding; "
         "0 = it stays the same, as a frozen picture does",
     )  # fmt: skip

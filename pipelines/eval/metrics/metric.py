@@ -99,6 +99,11 @@ class Metric(Struct, frozen=True, kw_only=True):
     where some are left out between two, each side by itself."""
     min_frame_size: int = 0
     """Of a metric of frames: side in pixels below which it is not computed, and says so."""
+    moved_by_speech: bool = False
+    """What it compares moves as one speaks: beside driving frames that speak other words it does not
+    apply."""
+    best_when_still: bool = False
+    """A frozen picture has the ideal value: copying the source is no rival."""
     edited_only: bool = False
     """Applies only where generated heads are not to do what the driving frames do: to heads that are turned
     to the camera."""
@@ -136,10 +141,13 @@ class Metric(Struct, frozen=True, kw_only=True):
         """Feature and field of the reference."""
         return (self.reference_feature, self.reference_field) if self.reference_feature else self.compared
 
-    def reference_in(self, has_truth: bool, follows_driving: bool = True) -> Reference | None:
+    def reference_in(
+        self, has_truth: bool, follows_driving: bool = True, other_sound: bool = False
+    ) -> Reference | None:
         """What frames of a protocol are compared with; None = the metric does not apply there.
-        follows_driving: whether generated heads are to do what the driving frames do."""
-        if self.edited_only and follows_driving:
+        follows_driving: whether generated heads are to do what the driving frames do. other_sound: whether
+        they speak other words than those."""
+        if (self.edited_only and follows_driving) or (self.moved_by_speech and other_sound):
             return None
         reference = self.reference if has_truth else self.cross_reference
         return reference if follows_driving or reference != "driving" else None
