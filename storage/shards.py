@@ -45,7 +45,7 @@ clips exist) and the fields below. Plain `webdataset` reads every shard: a membe
 | head_features | npy | float32 (T,1280) | EfficientNet-Lite0's head, mean over positions | features.* |
 | block_features | npy | float32 (T,320) | its last block's output, mean over positions | features.* |
 | map_distance | npy | float32 (T,) | of its maps from those of the truth's frame | features.* |
-| inception_features | npy | float32 (T,2048) | FID's Inception before its classifier | features.* |
+| pool_features | npy | float32 (T,2048) | FID's Inception before its classifier | features.* |
 | lpips | npy | float32 (T,) | LPIPS of the frame from the truth's | features.* |
 | sync_lips | npy | float32 (W,1024) | SyncNet's, of frames t to t + 4, NaN where no face | features.* |
 | sync_sound | npy | float32 (W,1024) | SyncNet's, of the sound beside them, NaN where none | features.* |
@@ -169,7 +169,7 @@ FIELD_EXTENSIONS: dict[str, str] = {  # field -> extension; the docstring above 
     "speech": "npy", "codes": "npy",
     "openness": "npy", "embedding": "npy", "action_units": "npy",
     "head_features": "npy", "block_features": "npy", "map_distance": "npy",
-    "inception_features": "npy", "lpips": "npy",
+    "pool_features": "npy", "lpips": "npy",
     "sync_lips": "npy", "sync_sound": "npy", "loudness": "npy", "logits": "npy",
     "visualization": "npz", "method": "json", "needs": "json",
 }  # fmt: skip

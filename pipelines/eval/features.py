@@ -148,14 +148,14 @@ METRIC_FEATURES: dict[str, MetricFeature] = {
         lack="no frame",
     ),
     INCEPTION_PT_FEATURE: MetricFeature(
-        fields=("inception_features",),
+        fields=("pool_features",),
         nets=("inception_fid",),
         light=False,
         backend="inception_fid (2015-12-05), pytorch-fid's resizing to 299 px",
         lack="no frame",
     ),
     INCEPTION_CLEAN_FEATURE: MetricFeature(
-        fields=("inception_features",),
+        fields=("pool_features",),
         nets=("inception_fid",),
         light=False,
         backend="inception_fid (2015-12-05), clean-fid's resizing to 299 px",

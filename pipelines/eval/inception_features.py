@@ -26,7 +26,7 @@ def compute_inception_features_pt(
     nets: Mapping[str, object],
     runtime: RuntimeConfig,
 ) -> Iterator[Sample]:
-    """Of each generated frame inception_features (T,2048) float32, resized as pytorch-fid does. Without the
+    """Of each generated frame pool_features (T,2048) float32, resized as pytorch-fid does. Without the
     net, its weights."""
     yield _sample(inputs["generated"], nets, runtime, "pt")
 
@@ -51,7 +51,7 @@ def _sample(
     how = perception_inference_settings(runtime, "float32")
     net.configure_inference(how)
     frames = generated[0]["frames"]
-    return {"__key__": key, "inception_features": inception_features(net, frames, resize, how.device)}
+    return {"__key__": key, "pool_features": inception_features(net, frames, resize, how.device)}
 
 
 @torch.inference_mode()

@@ -41,8 +41,8 @@ def test_each_stage_resizes_in_its_own_way(net, frames, unit_samples):
     found = {}
     for resize, stage in STAGES.items():
         (sample,) = stage(inputs, None, {"inception_fid": net}, RUNTIME)
-        assert set(sample) == {"__key__", "inception_features"}
-        found[resize] = sample["inception_features"]
+        assert set(sample) == {"__key__", "pool_features"}
+        found[resize] = sample["pool_features"]
         np.testing.assert_allclose(found[resize], inception_features(net, frames[:1], resize))
     assert np.abs(found["pt"] - found["clean"]).max() > 1e-4
 

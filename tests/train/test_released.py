@@ -13,7 +13,7 @@ from pipelines.train.initial_weights import copy_weights_to_scratch
 from pipelines.train.state import frozen_checkpoint_file_name
 from storage import checkpoints, locations
 from storage.errors import InvalidInput
-from storage.files import Store
+from storage.files import Store, sha256_file
 from storage.weights_import import convert_checkpoint_to_safetensors
 from tests.models.one_pass import with_update
 
@@ -23,7 +23,9 @@ FILES = {"fsrt_vox": "vox256.pt", "fsrt_kp": "kp_detector.pt"}
 
 def put(store, weights_id, file, folder):
     convert_checkpoint_to_safetensors(file, folder / "converted.safetensors")
+    record = {"sha256": sha256_file(folder / "converted.safetensors")}
     store.put(folder / "converted.safetensors", locations.weights_path(weights_id, "safetensors"))
+    store.write_json(locations.weights_path(weights_id, "json"), record)
 
 
 @pytest.fixture(scope="module")

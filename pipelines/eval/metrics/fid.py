@@ -13,7 +13,7 @@ from pipelines.eval.metrics.metric import Metric, is_present_per_frame
 
 FID_PT_METRIC = Metric(
     name="fid_pt", title="FID", variant="pool3_2048_ddof1_bilinear299", better="down", unit="",
-    per_frame=is_present_per_frame, feature=INCEPTION_PT_FEATURE, field="inception_features",
+    per_frame=is_present_per_frame, feature=INCEPTION_PT_FEATURE, field="pool_features",
     of_sets=frechet_distance, cross_reference="source_clip", on_request=True,
     meaning="Frechet distance between the sets of generated and real frames (in cross-reenactment: of the "
     "sources' clips) by FID's Inception, resized as pytorch-fid does; of few frames only comparable with the "
@@ -21,7 +21,7 @@ FID_PT_METRIC = Metric(
 )  # fmt: skip
 FID_CLEAN_METRIC = Metric(
     name="fid_clean", title="FID (clean)", variant="pool3_2048_ddof1_pil_bicubic299", better="down", unit="",
-    per_frame=is_present_per_frame, feature=INCEPTION_CLEAN_FEATURE, field="inception_features",
+    per_frame=is_present_per_frame, feature=INCEPTION_CLEAN_FEATURE, field="pool_features",
     of_sets=frechet_distance, cross_reference="source_clip", on_request=True,
     meaning="the same, resized as clean-fid does",
 )  # fmt: skip

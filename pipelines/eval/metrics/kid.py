@@ -49,7 +49,7 @@ def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 KERNEL_VARIANT = f"poly3_unbiased_{MAX_SAMPLE_FRAMES}_frames"
 KID_PT_METRIC = Metric(
     name="kid_pt", title="KID", variant=f"pool3_2048_{KERNEL_VARIANT}_bilinear299", better="down", unit="",
-    per_frame=is_present_per_frame, feature=INCEPTION_PT_FEATURE, field="inception_features",
+    per_frame=is_present_per_frame, feature=INCEPTION_PT_FEATURE, field="pool_features",
     of_sets=kernel_distance, set_state=feature_sample, cross_reference="source_clip", on_request=True,
     meaning="kernel distance between the same sets by the same features as FID, of at most "
     f"{MAX_SAMPLE_FRAMES:,} frames each: right in the mean for few frames, about 0 for sets that are alike, "

@@ -15,7 +15,7 @@ from pipelines.eval.metrics import METRICS, FrameSums, Metric, sum_frame_values
 FIELD_SHAPES = {
     "frames": (12, 12, 3), "landmarks": (68, 2), "openness": (2,), "angles": (3,), "embedding": (128,),
     "head_features": (8,), "block_features": (4,), "map_distance": (),
-    "inception_features": (8,), "lpips": (), "sync_lips": (8,), "logits": (8,),
+    "pool_features": (8,), "lpips": (), "sync_lips": (8,), "logits": (8,),
     "exp_coeffs": (12,), "action_units": (18,),
 }  # fmt: skip
 
